@@ -1,0 +1,1 @@
+"""Keeps key-value stores in sync with Postgres through Kafka."""

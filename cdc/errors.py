@@ -1,0 +1,63 @@
+"""The errors of ``cdc``, by what the caller should do about them.
+
+::
+
+    CdcError
+     ├── ConfigError       a setting is wrong: nothing was started, exit status 2
+     ├── RetriableError    a part is away or busy: wait with backoff, nothing is lost
+     ├── FatalError        an operator must act: stop and say so
+     └── DataError         this one record is at fault: dead letter or stop, by policy
+
+The classes follow the error classes of Kafka Connect (retriable, fatal, per record), because what
+differs between them is not where they come from but who can mend them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["CdcError", "ConfigError", "DataError", "FatalError", "Finding", "RetriableError"]
+
+
+class CdcError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class RetriableError(CdcError):
+    """A part is unreachable or busy. Waiting may help and loses nothing."""
+
+
+class FatalError(CdcError):
+    """Only an operator can mend this. The message names what was found and the remedy."""
+
+
+class DataError(CdcError):
+    """One record cannot be converted, mapped or written, whatever is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with a configuration or with a server that it names.
+
+    ``key`` is the full setting (``connectors.shop.slot.name``), ``where`` its place
+    (``bridge.yaml:12``), ``remedy`` the statement or setting that mends it.
+    """
+
+    message: str
+    key: str = ""
+    where: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.key) if part)
+        text = f"{place}: {self.message}" if place else self.message
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class ConfigError(CdcError):
+    """The configuration is not valid. ``findings`` has one entry for each fault, in file order."""
+
+    def __init__(self, findings: Sequence[Finding] | str) -> None:
+        self.findings = [Finding(findings)] if isinstance(findings, str) else list(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))

@@ -1,0 +1,169 @@
+"""What a connector and a converter implement: the seams between the runtime and its plugins.
+
+Connectors do not know the runtime; the runtime knows connectors only through this page. Plugins are found by the
+entry points ``cdc.connectors`` and ``cdc.converters``; a plugin may add the class names of Kafka
+Connect, Debezium and Confluent that it answers to in ``aliases``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cdc.errors import Finding
+from cdc.record import RowChange, RowShape
+
+__all__ = [
+    "Connector",
+    "ConnectorConfig",
+    "Converter",
+    "KeyEncoder",
+    "KeyMemory",
+    "SinkConnector",
+    "SourceConnector",
+    "SourceTask",
+    "TaskContext",
+    "ValueEncoder",
+]
+
+
+def _dotted(name: str) -> str:
+    return name.replace("_", ".")
+
+
+class ConnectorConfig(BaseModel):
+    """The settings that every connector has. A connector subclasses it with its own.
+
+    A field ``slot_name`` is the property ``slot.name``. Descriptions are the documentation of the property;
+    unknown properties are errors. Values arrive as strings, as in Kafka Connect.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_dotted, hide_input_in_errors=True)
+
+    name: str = Field(description="Name of the connector, unique in the worker.")
+    connector_class: str = Field(description="The plugin: a short name or a class name of Connect's world.")
+    tasks_max: int = Field(default=1, ge=1, le=256, description="Most tasks to run side by side.")
+    key_converter: str = Field(default="avro", description="Converter for record keys.")
+    value_converter: str = Field(default="avro", description="Converter for record values.")
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What the runtime hands to a task.
+
+    ``report`` tells the supervisor a named figure or text at once (``report("phase", "snapshot")``);
+    ``stopping`` is true from the moment the task is asked to stop.
+    """
+
+    connector: str
+    task: int
+    worker: str
+    report: Callable[[str, Any], None]
+    stopping: Callable[[], bool]
+
+
+class Connector(ABC):
+    """A connector of either kind, made from its validated settings."""
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+    config_model: ClassVar[type[ConnectorConfig]]
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        self.config = config
+
+    def validate(self, siblings: Mapping[str, Connector]) -> Sequence[Finding]:  # noqa: ARG002 - for subclasses
+        """Faults that single fields cannot show: contradictions, clashes with ``siblings``. No I/O."""
+        return ()
+
+    @abstractmethod
+    def check(self) -> Sequence[Finding]:
+        """Preflight against the live server: each finding has the statement or setting that mends it."""
+
+
+class SourceConnector(Connector):
+    """Makes the task that reads an external system."""
+
+    @abstractmethod
+    def task(self, context: TaskContext) -> SourceTask: ...
+
+
+class SinkConnector(Connector):
+    """Makes the store that the runtime's sink task writes topics into (`cdc.mirror.store`)."""
+
+    @abstractmethod
+    def store(self, context: TaskContext) -> Any: ...
+
+
+class SourceTask(ABC):
+    """Reads an external system, in the calling thread alone.
+
+    The runtime's loop is: `poll`, produce what came, and from time to time in one Kafka transaction the
+    records and what `offsets` says, then `committed`. Whenever the runtime waits for something else it calls
+    `keep_alive` at least every `keep_alive_interval` seconds.
+    """
+
+    keep_alive_interval: float = 1.0
+
+    @abstractmethod
+    def start(self, offsets: Mapping[str, Any]) -> None:
+        """Connect and take up at what is stored: partition (JSON text) → offset (a JSON value)."""
+
+    @abstractmethod
+    def poll(self, timeout: float) -> Sequence[RowChange]:
+        """The next records, in order; empty when none came within ``timeout`` seconds."""
+
+    @abstractmethod
+    def offsets(self) -> Mapping[str, Any]:
+        """What must be stored together with all records returned so far; empty when nothing is new.
+
+        ``None`` as a value deletes the partition's offset. May be called only between polls; the records of one
+        change message are always in one poll.
+        """
+
+    @abstractmethod
+    def committed(self) -> None:
+        """What the last `offsets` said is durable, with all records before it: acknowledge upstream."""
+
+    @abstractmethod
+    def keep_alive(self) -> None:
+        """Tell the source that this task lives, if it is time to. Never blocks, reads no data."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Release everything, keep nothing half done. Called once, also after an error."""
+
+
+KeyEncoder = Callable[[RowChange], "bytes | None"]
+"""Record → key bytes; ``None`` for a keyless one."""
+ValueEncoder = Callable[[RowChange, int], "bytes | None"]
+"""Record, processing time (microseconds since 1970 UTC) → value bytes; ``None`` for a tombstone."""
+
+
+class KeyMemory(Protocol):
+    """What a key converter must remember for ever about a topic (EXACTNESS.md H14), stored with the offsets."""
+
+    def get(self, topic: str) -> Mapping[str, Any] | None: ...
+
+    def put(self, topic: str, state: Mapping[str, Any]) -> None: ...
+
+
+class Converter(ABC):
+    """Turns records into wire bytes and back, for keys or for values."""
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
+        """Take the properties (prefix removed). `ConfigError` for what is wrong in them."""
+
+    @abstractmethod
+    def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
+        """Compile the keys of ``shape``. May ask the registry (`cdc.errors.RetriableError` when it is away)."""
+
+    @abstractmethod
+    def value_encoder(self, shape: RowShape) -> ValueEncoder:
+        """Compile the values of ``shape``. May ask the registry (`cdc.errors.RetriableError` when it is away)."""
