@@ -101,7 +101,7 @@ class Position(NamedTuple):
 
     ``epoch`` rises whenever the next fields may not follow the ones before (unix seconds, at first
     start and after lost offsets); ``lsn`` is the commit LSN of the transaction; ``ordinal`` counts the change
-    messages of the transaction before any filter; ``index`` counts the records of one message.
+    messages of the transaction before any filter; ``record`` counts the records of one message.
 
     The text form has fixed width, so that text order is position order.
     """
@@ -109,7 +109,7 @@ class Position(NamedTuple):
     epoch: int
     lsn: int
     ordinal: int
-    index: int
+    record: int
 
     def text(self) -> bytes:
         return b"%08x.%016x.%08x.%08x" % self
@@ -119,9 +119,7 @@ class Position(NamedTuple):
         """The position of a `text`. `ValueError` when it is not one."""
         parts = text.split(b".")
         if [len(part) for part in parts] != [8, 16, 8, 8]:
-            raise ValueError(
-                f"not a position: {text[:60]!r}; expected epoch.lsn.ordinal.index in fixed-width hex"
-            )
+            raise ValueError(f"not a position: {text[:60]!r}; expected epoch.lsn.ordinal.record in fixed-width hex")
         return cls(*(int(part, 16) for part in parts))
 
 
@@ -166,9 +164,7 @@ class Transaction:
 
     __slots__ = ("commit_lsn", "commit_us", "last_commit_lsn", "plans", "position_prefix", "xid")
 
-    def __init__(
-        self, epoch: int, commit_lsn: int, commit_us: int, xid: int | None, last_commit_lsn: int | None
-    ):
+    def __init__(self, epoch: int, commit_lsn: int, commit_us: int, xid: int | None, last_commit_lsn: int | None):
         self.commit_lsn = commit_lsn
         self.commit_us = commit_us
         self.xid = xid
