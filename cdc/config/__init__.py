@@ -1,0 +1,28 @@
+"""The configuration of a worker and its connectors: files in, typed models or all their faults out.
+
+::
+
+    config = cdc.config.load(["bridge.yaml"])
+
+Formats: YAML with ``worker:`` and ``connectors:``, Connect's JSON and ``.properties`` (`cdc.config.documents`).
+Secrets: `cdc.config.secrets`. References to values kept elsewhere: `cdc.config.interpolate`.
+"""
+
+from cdc.config.model import Config, ConnectorSpec, converter_properties
+from cdc.config.plugins import find_connector, find_converter
+from cdc.config.secrets import Secrets
+from cdc.config.validate import load, loads
+from cdc.config.worker import EMBEDDED, WorkerConfig
+
+__all__ = [
+    "EMBEDDED",
+    "Config",
+    "ConnectorSpec",
+    "Secrets",
+    "WorkerConfig",
+    "converter_properties",
+    "find_connector",
+    "find_converter",
+    "load",
+    "loads",
+]
