@@ -1,0 +1,84 @@
+"""Connect schemas and values in the form of Kafka Connect's JSON converter.
+
+The form is Kafka's own (``org.apache.kafka.connect.json``): ``{"type": "int32", "optional": false, …}``, with
+``float`` and ``double`` for Connect's ``float32`` and ``float64``; bytes are base64 text, non-finite floats the texts
+``NaN``, ``Infinity`` and ``-Infinity``. Values here are *native*: what an Avro writer without logical
+types takes (``bytes`` of a decimal, days of a date, dict of a struct).
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cdc.record import NO_DEFAULT, Field, Schema
+
+__all__ = ["parse_schema", "value_from_json", "value_to_json"]
+
+_TYPES = {name: name for name in ("int8", "int16", "int32", "int64", "boolean", "string", "bytes", "array", "map")}
+_TYPES |= {"float": "float32", "double": "float64", "struct": "struct"}
+
+
+def parse_schema(form: Mapping[str, Any]) -> Schema:
+    """The schema that a JSON converter's ``schema`` member describes. `ValueError` names what is not known."""
+    name = form.get("type")
+    kind = _TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"not a Connect schema: type {name!r}; expected one of {', '.join(_TYPES)}")
+    return Schema(
+        type=kind,
+        optional=bool(form.get("optional", False)),
+        name=form.get("name"),
+        version=form.get("version"),
+        doc=form.get("doc"),
+        parameters=tuple((key, str(value)) for key, value in form.get("parameters", {}).items()),
+        default=form["default"] if form.get("default") is not None else NO_DEFAULT,
+        fields=tuple(Field(field["field"], parse_schema(field)) for field in form.get("fields", ())),
+        keys=parse_schema(form["keys"]) if kind == "map" else None,
+        values=parse_schema(form["items" if kind == "array" else "values"]) if kind in {"array", "map"} else None,
+    )
+
+
+def value_to_json(schema: Schema, value: Any) -> Any:
+    """What the JSON converter (``schemas.enable=false``, ``replace.null.with.default=false``) writes for ``value``."""
+    if value is None:
+        return None
+    match schema.type:
+        case "bytes":
+            return base64.b64encode(value).decode("ascii")
+        case "float32" | "float64":
+            return value if math.isfinite(value) else _nonfinite(value)
+        case "array" if schema.values:
+            return [value_to_json(schema.values, item) for item in value]
+        case "map" if schema.keys and schema.values:
+            if schema.keys.type == "string" and not schema.keys.optional:
+                return {key: value_to_json(schema.values, item) for key, item in value.items()}
+            return [[value_to_json(schema.keys, k), value_to_json(schema.values, v)] for k, v in value.items()]
+        case "struct":
+            return {field.name: value_to_json(field.schema, value[field.name]) for field in schema.fields}
+    return value
+
+
+def value_from_json(schema: Schema, form: Any) -> Any:
+    """The native value of a JSON converter's form: the inverse of `value_to_json`."""
+    if form is None:
+        return None
+    match schema.type:
+        case "bytes":
+            return base64.b64decode(form, validate=True)
+        case "float32" | "float64":
+            return float(form)
+        case "array" if schema.values:
+            return [value_from_json(schema.values, item) for item in form]
+        case "map" if schema.keys and schema.values:
+            pairs = form.items() if isinstance(form, Mapping) else form
+            return {value_from_json(schema.keys, k): value_from_json(schema.values, v) for k, v in pairs}
+        case "struct":
+            return {field.name: value_from_json(field.schema, form[field.name]) for field in schema.fields}
+    return form
+
+
+def _nonfinite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
