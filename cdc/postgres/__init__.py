@@ -1,0 +1,1 @@
+"""The source connector: Postgres logical replication and snapshots."""

@@ -1,0 +1,345 @@
+"""Frames of the stream → records with positions. No I/O but for `Tables`, asked once per Relation message.
+
+Order is the stream's. A change message makes one record, or several with rising record index: a delete and its
+tombstone; delete, tombstone and create for a change of the key; one per table for a TRUNCATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from cdc.errors import FatalError
+from cdc.postgres.pgoutput import (
+    BEGIN,
+    COMMIT,
+    DELETE,
+    INSERT,
+    KEEPALIVE,
+    MESSAGE,
+    ORIGIN,
+    RELATION,
+    TRUNCATE,
+    TYPE,
+    UPDATE,
+    XLOG_DATA,
+    LogicalMessage,
+    ProtocolError,
+    Relation,
+    read_begin,
+    read_commit,
+    read_keepalive,
+    read_message,
+    read_relation,
+    read_truncate,
+    read_tuple,
+)
+from cdc.postgres.position import OpenTransaction, Tracker
+from cdc.postgres.touched import TouchLog
+from cdc.record import UNCHANGED, RawRow, RowChange, RowShape, Transaction
+
+__all__ = ["CapturedTable", "Decoder", "Reselect", "Tables"]
+
+_OLD: Final = ord("O")
+_KEY: Final = ord("K")
+_NEW: Final = ord("N")
+
+
+@dataclass(eq=False, slots=True)
+class CapturedTable:
+    """A table in the version of its last Relation message.
+
+    ``snapshotting``: its rows are still being read, so changes are noted in the `TouchLog`. ``from_lsn``: changes of
+    transactions that committed before it are part of the table's snapshot already (a table without key, H10).
+    """
+
+    oid: int
+    shape: RowShape
+    snapshotting: bool = False
+    from_lsn: int = 0
+
+
+@dataclass(slots=True)
+class Reselect:
+    """A change whose row has TOASTed columns that the WAL does not carry."""
+
+    table: CapturedTable
+    change: RowChange
+    columns: list[int] = field(default_factory=list)
+
+
+class Tables(Protocol):
+    """Knows the tables."""
+
+    def captured(self, relation: Relation) -> CapturedTable | None:
+        """The table in this version; ``None`` when it is not to be captured."""
+
+
+class Decoder:
+    """Turns frames into `RowChange` records and keeps the `Tracker` and `TouchLog` up to date.
+
+    ``resume`` is how far the open transaction had come when the stored offset was written: what it covers is dropped.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        tracker: Tracker,
+        touched: TouchLog,
+        epoch: int,
+        resume: OpenTransaction | None,
+        *,
+        tombstones: bool = True,
+        skipped: frozenset[str] = frozenset(),
+        on_message: Callable[[LogicalMessage, Transaction, int, int], list[RowChange]] | None = None,
+    ) -> None:
+        self._tables = tables
+        self._tracker = tracker
+        self._touched = touched
+        self._epoch = epoch
+        self._resume = resume
+        self._tombstones = tombstones
+        self._skipped = skipped
+        self._on_message = on_message
+        self._relations: dict[int, CapturedTable | None] = {}
+        self._tx: Transaction | None = None
+        self._ordinal = 0
+        self._resume_ordinal = 0
+        self.reselects: list[Reselect] = []
+        """Changes of the last `feed` that must be read again, in order; the caller takes them."""
+        self.reply_requested = False
+        self.changes = 0
+        """Row changes seen in captured tables, for the rate."""
+        self.commits = 0
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._tx is not None
+
+    def feed(self, frames: list[bytes]) -> list[RowChange]:
+        """The records of these frames, in order. `ProtocolError` stops the stream."""
+        out: list[RowChange] = []
+        for frame in frames:
+            kind = frame[0]
+            if kind == XLOG_DATA:
+                if len(frame) < 26:
+                    raise ProtocolError(f"an XLogData message of {len(frame)} bytes is too short")
+                tag = frame[25]
+                if tag == INSERT:
+                    self._insert(frame, out)
+                elif tag == UPDATE:
+                    self._update(frame, out)
+                elif tag == DELETE:
+                    self._delete(frame, out)
+                else:
+                    self._other(tag, frame, out)
+            elif kind == KEEPALIVE:
+                keepalive = read_keepalive(frame)
+                if keepalive.reply_requested:
+                    self.reply_requested = True
+                if self._tx is None:
+                    self._tracker.idle(keepalive.wal_end)
+            else:
+                raise ProtocolError(f"the replication stream has a message of unknown kind {chr(kind)!r}")
+        tx = self._tx
+        if tx is not None and self._ordinal > self._resume_ordinal:
+            self._tracker.reached(tx.commit_lsn, self._ordinal)
+        return out
+
+    # -- rows ---------------------------------------------------------------------------------------
+
+    def _row(self, frame: bytes) -> tuple[CapturedTable, Transaction] | None:
+        """Count the change message; its table and transaction, or ``None`` when it is not to be told."""
+        tx = self._tx
+        if tx is None:
+            raise ProtocolError("a row message came outside a transaction")
+        self._ordinal += 1
+        if self._ordinal <= self._resume_ordinal:
+            return None
+        oid = int.from_bytes(frame[26:30], "big")
+        try:
+            table = self._relations[oid]
+        except KeyError:
+            raise ProtocolError(f"a row message names relation {oid}, of which no Relation message came") from None
+        if table is None:
+            return None
+        self.changes += 1
+        if tx.commit_lsn < table.from_lsn:
+            return None
+        return table, tx
+
+    def _insert(self, frame: bytes, out: list[RowChange]) -> None:
+        found = self._row(frame)
+        if found is None:
+            return
+        table, tx = found
+        row, end, _ = read_tuple(frame, 31)
+        _check_end(frame, end, table)
+        _check_width(row, table)
+        if table.snapshotting:
+            self._touch(table, row)
+        if "c" in self._skipped:
+            return
+        lsn = int.from_bytes(frame[1:9], "big")
+        out.append(RowChange(table.shape, "c", row, None, row, tx, lsn, self._ordinal, 0))
+
+    def _update(self, frame: bytes, out: list[RowChange]) -> None:
+        found = self._row(frame)
+        if found is None:
+            return
+        table, tx = found
+        tag = frame[30]
+        old: RawRow | None = None
+        pos = 31
+        if tag != _NEW:
+            old, pos, _ = read_tuple(frame, 31)
+            _check_width(old, table)
+            pos += 1
+        row, end, unchanged = read_tuple(frame, pos)
+        _check_end(frame, end, table)
+        _check_width(row, table)
+        if unchanged and old is not None:
+            unchanged = _fill(row, old, table.shape.key if tag == _KEY else None)
+        shape = table.shape
+        lsn = int.from_bytes(frame[1:9], "big")
+        moved = old is not None and any(old[i] != row[i] for i in shape.key)
+        if table.snapshotting:
+            self._touch(table, row)
+            if moved and old is not None:
+                self._touch(table, old)
+        if "u" in self._skipped:
+            return
+        ordinal = self._ordinal
+        before = old if tag == _OLD else None
+        if moved and old is not None:
+            index = 0
+            out.append(RowChange(shape, "d", old, old, None, tx, lsn, ordinal, 0))
+            if self._tombstones:
+                index = 1
+                out.append(RowChange(shape, "", old, None, None, tx, lsn, ordinal, 1))
+            change = RowChange(shape, "c", row, None, row, tx, lsn, ordinal, index + 1)
+        else:
+            change = RowChange(shape, "u", row, before, row, tx, lsn, ordinal, 0)
+        out.append(change)
+        if unchanged:
+            columns = [i for i, value in enumerate(row) if value is UNCHANGED]
+            self.reselects.append(Reselect(table, change, columns))
+
+    def _delete(self, frame: bytes, out: list[RowChange]) -> None:
+        found = self._row(frame)
+        if found is None:
+            return
+        table, tx = found
+        old, end, _ = read_tuple(frame, 31)
+        _check_end(frame, end, table)
+        _check_width(old, table)
+        if table.snapshotting:
+            self._touch(table, old)
+        if "d" in self._skipped:
+            return
+        lsn = int.from_bytes(frame[1:9], "big")
+        shape = table.shape
+        out.append(RowChange(shape, "d", old, old, None, tx, lsn, self._ordinal, 0))
+        if self._tombstones and shape.key:
+            out.append(RowChange(shape, "", old, None, None, tx, lsn, self._ordinal, 1))
+
+    def _touch(self, table: CapturedTable, row: RawRow) -> None:
+        self._touched.touch(table.oid, tuple(row[i] for i in table.shape.key))
+
+    # -- everything else ----------------------------------------------------------------------------
+
+    def _other(self, tag: int, frame: bytes, out: list[RowChange]) -> None:
+        payload = frame[25:]
+        if tag == BEGIN:
+            begin = read_begin(payload)
+            self._tx = Transaction(
+                self._epoch, begin.commit_lsn, begin.commit_us, begin.xid, self._tracker.last_commit_lsn
+            )
+            self._ordinal = 0
+            self._touched.begin(begin.xid)
+            resume, self._resume = self._resume, None
+            self._resume_ordinal = 0
+            if resume is not None and begin.commit_lsn == resume.commit_lsn:
+                self._resume_ordinal = resume.ordinal
+            elif resume is not None and begin.commit_lsn < resume.commit_lsn:
+                self._resume = resume  # a transaction without changes for us came before it
+        elif tag == COMMIT:
+            commit = read_commit(payload)
+            if self._tx is None or self._tx.commit_lsn != commit.commit_lsn:
+                raise ProtocolError("a Commit came that does not belong to the open transaction")
+            if self._ordinal > self._resume_ordinal:
+                self._tracker.reached(commit.commit_lsn, self._ordinal)
+            self._tracker.committed(commit.commit_lsn, commit.end_lsn)
+            self._tx = None
+            self.commits += 1
+        elif tag == RELATION:
+            relation = read_relation(payload)
+            self._relations[relation.oid] = self._tables.captured(relation)
+        elif tag == TRUNCATE:
+            self._truncate(frame, payload, out)
+        elif tag == MESSAGE:
+            self._message(frame, payload, out)
+        elif tag not in (ORIGIN, TYPE):
+            raise ProtocolError(
+                f"the server sent a message of kind {chr(tag)!r}, which protocol version 1 does not have. "
+                "Is a proxy between, or an output plugin other than pgoutput?"
+            )
+
+    def _truncate(self, frame: bytes, payload: bytes, out: list[RowChange]) -> None:
+        tx = self._tx
+        if tx is None:
+            raise ProtocolError("a Truncate came outside a transaction")
+        self._ordinal += 1
+        if self._ordinal <= self._resume_ordinal:
+            return
+        lsn = int.from_bytes(frame[1:9], "big")
+        index = 0
+        for oid in read_truncate(payload).relations:
+            table = self._relations.get(oid)
+            if table is None:
+                continue
+            if table.snapshotting:
+                self._touched.touch_all(oid)
+            if "t" in self._skipped or tx.commit_lsn < table.from_lsn:
+                continue
+            out.append(RowChange(table.shape, "t", None, None, None, tx, lsn, self._ordinal, index, broadcast=True))
+            index += 1
+
+    def _message(self, frame: bytes, payload: bytes, out: list[RowChange]) -> None:
+        message = read_message(payload)
+        if self._tx is None or not message.transactional:
+            return  # written outside a transaction: it has no place in the order of commits
+        self._ordinal += 1
+        if self._ordinal > self._resume_ordinal and self._on_message is not None:
+            out.extend(self._on_message(message, self._tx, int.from_bytes(frame[1:9], "big"), self._ordinal))
+
+
+def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:
+    """Take unchanged columns from the old tuple: all of a full one, the key's of a key tuple. How many are left.
+
+    In a key tuple the other columns are NULL whatever they hold (reference: fast-peers trap 8).
+    """
+    left = 0
+    for i, value in enumerate(row):
+        if value is UNCHANGED:
+            if (key is None or i in key) and old[i] is not UNCHANGED:
+                row[i] = old[i]
+            else:
+                left += 1
+    return left
+
+
+def _check_width(row: RawRow, table: CapturedTable) -> None:
+    if len(row) != len(table.shape.columns):
+        raise FatalError(
+            f"a row of {table.shape.schema}.{table.shape.table} has {len(row)} columns, its Relation message "
+            f"{len(table.shape.columns)}. Postgres 15.0 and 15.1 have this fault with column lists: update the server"
+        )
+
+
+def _check_end(frame: bytes, end: int, table: CapturedTable) -> None:
+    if end != len(frame):
+        raise ProtocolError(
+            f"a row message of {table.shape.schema}.{table.shape.table} has {len(frame)} bytes, its columns {end}"
+        )

@@ -1,0 +1,121 @@
+"""The plugin: a Postgres source connector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, cast
+
+from cdc.errors import CdcError, Finding
+from cdc.plugin import Connector, SourceConnector, TaskContext
+from cdc.postgres import preparation
+from cdc.postgres.catalog import publication_tables
+from cdc.postgres.config import PostgresConfig
+from cdc.postgres.connection import connect
+from cdc.postgres.stream import ReplicationStream
+from cdc.postgres.tables import table_findings
+from cdc.postgres.task import PostgresSourceTask
+
+__all__ = ["PostgresSourceConnector"]
+
+
+class PostgresSourceConnector(SourceConnector):
+    """Tails one logical replication slot of one database; takes Debezium's settings."""
+
+    aliases: ClassVar[tuple[str, ...]] = ("io.debezium.connector.postgresql.PostgresConnector", "PostgresConnector")
+    config_model = PostgresConfig
+
+    @property
+    def settings(self) -> PostgresConfig:
+        return cast(PostgresConfig, self.config)
+
+    def validate(self, siblings: Mapping[str, Connector]) -> Sequence[Finding]:
+        findings = []
+        mine = self.settings
+        for name, other in siblings.items():
+            if name == mine.name or not isinstance(other, PostgresSourceConnector):
+                continue
+            theirs = other.settings
+            server = (mine.database_hostname, mine.database_port)
+            if (theirs.database_hostname, theirs.database_port) == server and theirs.slot == mine.slot:
+                findings.append(
+                    Finding(f"uses the replication slot {mine.slot} of connector {name} too", key="slot.name")
+                )
+            if theirs.topic_prefix == mine.topic_prefix:
+                findings.append(
+                    Finding(f"uses the topic prefix {mine.topic_prefix} of connector {name} too", key="topic.prefix")
+                )
+        if mine.tasks_max != 1:
+            findings.append(Finding("a replication slot is read by one task", key="tasks.max", remedy="Set it to 1"))
+        return findings
+
+    def check(self) -> Sequence[Finding]:
+        """What would keep the task from starting, or harm the application, with the statement that mends it."""
+        config = self.settings
+        try:
+            connection = connect(config.conninfo(), "cdc/check")
+        except CdcError as error:
+            return [Finding(str(error), key="database.hostname")]
+        with connection:
+            settings = preparation.settings_of(connection)
+            findings = preparation.server_findings(settings)
+            chosen = preparation.chosen_tables(connection, config)
+            findings += chosen.findings + table_findings(chosen.tables)
+            findings += _capacity(connection, config, settings)
+            try:
+                preparation.verify_slot(preparation.slot_of(connection, config), config, None)
+            except CdcError as error:
+                findings.append(Finding(str(error), key="slot.name"))
+            if config.publication_autocreate_mode == "disabled" and not publication_tables(
+                connection, config.publication
+            ):
+                findings.append(
+                    Finding(
+                        f"the publication {config.publication} does not exist",
+                        key="publication.name",
+                        remedy=f'CREATE PUBLICATION "{config.publication}" FOR TABLE …;',
+                    )
+                )
+        try:
+            stream = ReplicationStream(config.conninfo(), "cdc/check")
+        except CdcError as error:
+            findings.append(
+                Finding(
+                    str(error),
+                    key="database.user",
+                    remedy=f'ALTER ROLE "{config.database_user}" REPLICATION; and allow it in pg_hba.conf',
+                )
+            )
+        else:
+            stream.close()
+        return findings
+
+    def task(self, context: TaskContext) -> PostgresSourceTask:
+        return PostgresSourceTask(self.settings, context)
+
+
+def _capacity(connection: preparation.Connection, config: PostgresConfig, settings: Mapping[str, str]) -> list[Finding]:
+    """Slots and walsenders left."""
+    findings = []
+    row = connection.execute(
+        "select (select count(*) from pg_replication_slots), (select count(*) from pg_stat_replication)"
+    ).fetchone()
+    slots, senders = row if row else (0, 0)
+    most_slots = int(settings.get("max_replication_slots", "0"))
+    most_senders = int(settings.get("max_wal_senders", "0"))
+    if slots >= most_slots and preparation.slot_of(connection, config) is None:
+        findings.append(
+            Finding(
+                f"all {most_slots} replication slots are taken",
+                key="max_replication_slots",
+                remedy=f"ALTER SYSTEM SET max_replication_slots = {most_slots + 10}; then restart the server",
+            )
+        )
+    if senders >= most_senders:
+        findings.append(
+            Finding(
+                f"all {most_senders} walsenders are busy",
+                key="max_wal_senders",
+                remedy=f"ALTER SYSTEM SET max_wal_senders = {most_senders + 10}; then restart the server",
+            )
+        )
+    return findings

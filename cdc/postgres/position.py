@@ -1,0 +1,140 @@
+"""Where the stream stands: what is stored, what may be acknowledged. Pure.
+
+The rules are EXACTNESS.md H1 to H3. The stored offset is the end LSN of the last complete transaction, and the
+change message reached in the open one. Nothing is acknowledged to Postgres before an offset at or beyond it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cdc.errors import FatalError
+
+__all__ = ["OpenTransaction", "StoredPosition", "Tracker"]
+
+IDLE_SECONDS: Final = 10.0
+"""How often an idle stream writes down how far the WAL has come."""
+IDLE_BYTES: Final = 16 << 20
+"""WAL after which an idle stream writes it down at once."""
+
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """The last change message of an unfinished transaction that is stored with its records."""
+
+    commit_lsn: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPosition:
+    """The source offset, as it stands in the offsets topic.
+
+    ``lsn`` is the end LSN of the last complete transaction: the stream restarts there. ``origin`` says what the
+    position belongs to (system identifier, timeline, slot, publication, plugin options).
+    """
+
+    epoch: int
+    lsn: int
+    open: OpenTransaction | None
+    last_commit_lsn: int | None
+    origin: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"version": _VERSION, "epoch": self.epoch, "lsn": self.lsn}
+        if self.open is not None:
+            value["open"] = {"lsn": self.open.commit_lsn, "ordinal": self.open.ordinal}
+        if self.last_commit_lsn is not None:
+            value["lsn_commit"] = self.last_commit_lsn
+        value["origin"] = dict(self.origin)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StoredPosition:
+        """`FatalError` when the offset is not one of ours, or of a newer version."""
+        try:
+            if value["version"] != _VERSION:
+                raise FatalError(
+                    f"the stored source offset has version {value['version']}, this program reads {_VERSION}. "
+                    "Run the version of cdc that wrote it, or delete the connector's offsets to start over"
+                )
+            unfinished = value.get("open")
+            return cls(
+                epoch=int(value["epoch"]),
+                lsn=int(value["lsn"]),
+                open=OpenTransaction(int(unfinished["lsn"]), int(unfinished["ordinal"])) if unfinished else None,
+                last_commit_lsn=None if value.get("lsn_commit") is None else int(value["lsn_commit"]),
+                origin=dict(value["origin"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FatalError(
+                f"the stored source offset cannot be read ({error!r} in {value!r}). "
+                "It was not written by this connector: use another connector name, or delete its offsets to start over"
+            ) from None
+
+
+class Tracker:
+    """Follows the stream; tells what to store, and what may be acknowledged once that is durable."""
+
+    def __init__(self, stored: StoredPosition, now: float) -> None:
+        self._epoch = stored.epoch
+        self._origin = stored.origin
+        self._lsn = stored.lsn
+        self._open = stored.open
+        self._last_commit_lsn = stored.last_commit_lsn
+        self._records = False
+        self._stored_lsn = stored.lsn
+        self._stored_at = now
+        self._offered_lsn: int | None = None
+        self.received = stored.lsn
+        """Highest LSN seen: the ``write`` of a status update."""
+        self.durable = stored.lsn
+        """What may be acknowledged: never falls."""
+
+    @property
+    def last_commit_lsn(self) -> int | None:
+        return self._last_commit_lsn
+
+    def reached(self, commit_lsn: int, ordinal: int) -> None:
+        """Records up to this change message of the open transaction have been handed on."""
+        self._open = OpenTransaction(commit_lsn, ordinal)
+        self._records = True
+
+    def committed(self, commit_lsn: int, end_lsn: int) -> None:
+        """The transaction is complete."""
+        self._open = None
+        self._last_commit_lsn = commit_lsn
+        self._lsn = max(self._lsn, end_lsn)
+        self.received = max(self.received, end_lsn)
+
+    def idle(self, wal_end: int) -> None:
+        """A keepalive between transactions: all before ``wal_end`` has been sent and there was nothing for us."""
+        if self._open is None and wal_end > self._lsn:
+            self._lsn = wal_end
+        self.received = max(self.received, wal_end)
+
+    def due(self, now: float) -> bool:
+        """Whether there is something worth storing: records always, bare progress at a bounded rate."""
+        if self._records:
+            return True
+        ahead = self._lsn - self._stored_lsn
+        return ahead >= IDLE_BYTES or (ahead > 0 and now - self._stored_at >= IDLE_SECONDS)
+
+    def offer(self) -> StoredPosition:
+        """The position to store now."""
+        self._offered_lsn = self._lsn
+        return StoredPosition(self._epoch, self._lsn, self._open, self._last_commit_lsn, self._origin)
+
+    def stored(self, now: float) -> None:
+        """What was offered last is durable, with every record before it."""
+        if self._offered_lsn is None:
+            return
+        self._stored_lsn = self._offered_lsn
+        self.durable = max(self.durable, self._offered_lsn)
+        self._offered_lsn = None
+        self._records = False
+        self._stored_at = now

@@ -1,0 +1,283 @@
+"""Reading the rows that are there: chunks by key range, beside the running stream.
+
+A `ChunkReader` reads in a thread of its own. Each chunk is read in one REPEATABLE READ transaction together with
+``pg_current_snapshot()``; after it a logical message is committed, and when the stream delivers that message every
+transaction the chunk could see has been streamed: there the chunk is emitted (EXACTNESS.md H8, H9). These messages
+are the only thing written to the database.
+
+A table without key cannot be read in ranges: it is read in the one snapshot that a temporary slot exported, and the
+stream tells only what committed after that slot's consistent point (H10).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from cdc.errors import CdcError, FatalError
+from cdc.postgres.catalog import TableInfo, qualified, read_table
+from cdc.postgres.connection import Connection, connect, translate
+from cdc.postgres.copytext import parse_row
+from cdc.postgres.stream import ReplicationStream
+from cdc.postgres.touched import DatabaseSnapshot
+from cdc.record import RawRow
+
+__all__ = ["CHUNK_BYTES", "MARKER_PREFIX", "Chunk", "ChunkReader", "Exported", "SnapshotProgress"]
+
+MARKER_PREFIX: Final = "cdc.snapshot"
+"""Prefix of the logical messages that mark chunks in the stream; never told downstream."""
+CHUNK_BYTES: Final = 8 << 20
+"""A chunk ends at this size even before it has its number of rows."""
+
+
+@dataclass(slots=True)
+class SnapshotProgress:
+    """How far a table's snapshot has come. ``after`` is the key of the last row told, as text."""
+
+    oid: int
+    schema: str
+    name: str
+    after: list[str | None] | None = None
+    rows: int = 0
+    done: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        return {"snapshot": "done" if self.done else "running", "after": self.after, "rows": self.rows}
+
+
+@dataclass(slots=True)
+class Exported:
+    """A snapshot exported by a temporary slot: alive as long as ``holder`` is open."""
+
+    name: str
+    consistent_point: int
+    holder: ReplicationStream
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows of one table as one database snapshot saw them. ``after`` is the key of its last row."""
+
+    token: str
+    table: TableInfo
+    rows: list[RawRow]
+    snapshot: DatabaseSnapshot
+    after: list[str | None] | None
+    first: bool
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    progress: SnapshotProgress
+    key: tuple[str, ...]
+    exported: Exported | None
+
+
+class ChunkReader:
+    """Reads one table after the other, one chunk ahead of the stream.
+
+    A chunk is ready before its message can reach the stream, so `take` never waits. Errors of the thread are raised by
+    `raise_error`.
+    """
+
+    def __init__(self, conninfo: dict[str, str], name: str, rows: int, run: str) -> None:
+        self._conninfo = conninfo
+        self._name = name
+        self._rows = rows
+        self._run_id = run
+        self._number = 0
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._ready: queue.Queue[Chunk] = queue.Queue(maxsize=2)
+        self._error: CdcError | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def request(self, progress: SnapshotProgress, key: tuple[str, ...], exported: Exported | None) -> None:
+        """Read the table from where ``progress`` stands to its end, by ``key`` or in the exported snapshot."""
+        self._requests.put(_Request(progress, key, exported))
+
+    def take(self, token: str) -> Chunk | None:
+        """The chunk that ``token`` marks; ``None`` when the token is of another run."""
+        if not token.startswith(self._run_id + "/"):
+            return None
+        chunk = self._ready.get_nowait()
+        if chunk.token != token:
+            raise FatalError(f"the stream told the snapshot marker {token}, expected {chunk.token}")
+        return chunk
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._requests.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    # -- the thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        connections: list[Connection] = []
+        try:
+            for _ in range(2):
+                connections.append(connect(self._conninfo, self._name))
+            reading, marking = connections
+            # A marker must be flushed, for the walsender to read it, but wait for no standby.
+            marking.execute("set synchronous_commit = local")
+            while (request := self._requests.get()) is not None and not self._stopping.is_set():
+                if request.exported is not None:
+                    self._read_exported(reading, marking, request, request.exported)
+                else:
+                    self._read_ranges(reading, marking, request)
+        except psycopg.Error as error:
+            self._error = translate(error, "reading a snapshot")
+        except CdcError as error:
+            self._error = error
+        finally:
+            for connection in connections:
+                connection.close()
+
+    def _read_ranges(self, reading: Connection, marking: Connection, request: _Request) -> None:
+        after = request.progress.after
+        first = request.progress.rows == 0
+        last = False
+        while not last and not self._stopping.is_set():
+            reading.execute("begin transaction isolation level repeatable read read only")
+            try:
+                snapshot, table = _describe(reading, request.progress)
+                names = [column.name for column in table.columns]
+                gone = [name for name in request.key if name not in names]
+                if gone:
+                    raise FatalError(
+                        f"the key column {gone[0]} of {table.full_name} was dropped while its rows were being read. "
+                        "The task starts again with the table's new key"
+                    )
+                places = [names.index(name) for name in request.key]
+                types = [table.columns[place].type_name for place in places]
+                query = _select(table) + _range(request.key, types, after, self._rows + 1)
+                rows, more = _first_rows(reading, query, len(names), self._rows)
+            finally:
+                reading.execute("rollback")
+            last = not more
+            if rows:
+                after = [_text(rows[-1][place]) for place in places]
+            self._put(marking, table, rows, snapshot, after, first=first, last=last)
+            first = False
+
+    def _read_exported(self, reading: Connection, marking: Connection, request: _Request, exported: Exported) -> None:
+        reading.execute("begin transaction isolation level repeatable read read only")
+        try:
+            reading.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(exported.name)))
+            snapshot, table = _describe(reading, request.progress)
+            exported.holder.close()
+            pending: list[RawRow] = []
+            size = 0
+            first = True
+            for line in _copy(reading, _select(table)):
+                if len(pending) >= self._rows or size >= CHUNK_BYTES:
+                    self._put(marking, table, pending, snapshot, None, first=first, last=False)
+                    pending, size, first = [], 0, False
+                    if self._stopping.is_set():
+                        return
+                pending.append(parse_row(line[:-1], len(table.columns)))
+                size += len(line)
+            self._put(marking, table, pending, snapshot, None, first=first, last=True)
+        finally:
+            exported.holder.close()
+            reading.execute("rollback")
+
+    def _put(
+        self,
+        marking: Connection,
+        table: TableInfo,
+        rows: list[RawRow],
+        snapshot: DatabaseSnapshot,
+        after: list[str | None] | None,
+        *,
+        first: bool,
+        last: bool,
+    ) -> None:
+        self._number += 1
+        chunk = Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last)
+        while not self._stopping.is_set():
+            try:
+                self._ready.put(chunk, timeout=0.2)
+            except queue.Full:
+                continue
+            # Only now: whoever sees the marker finds the chunk.
+            marking.execute(
+                sql.SQL("select pg_logical_emit_message(true, {}, {})").format(
+                    sql.Literal(MARKER_PREFIX), sql.Literal(chunk.token)
+                )
+            )
+            return
+
+
+def _describe(connection: Connection, progress: SnapshotProgress) -> tuple[DatabaseSnapshot, TableInfo]:
+    """The running transaction's snapshot and the table as it sees it."""
+    row = connection.execute("select pg_current_snapshot()::text").fetchone()
+    table = read_table(connection, progress.oid)
+    if table is None or row is None:
+        raise FatalError(
+            f"the table {progress.schema}.{progress.name} was dropped while its rows were being read. "
+            "Remedy: remove it from table.include.list"
+        )
+    return DatabaseSnapshot.parse(row[0]), table
+
+
+def _select(table: TableInfo) -> sql.Composed:
+    only = sql.SQL("") if table.kind == "p" else sql.SQL("only ")
+    return sql.SQL("select {} from {}{}").format(
+        sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
+        only,
+        qualified(table.schema, table.name),
+    )
+
+
+def _range(key: tuple[str, ...], types: list[str], after: list[str | None] | None, limit: int) -> sql.Composed:
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name in key)
+    clause = sql.SQL("").format()
+    if after is not None:
+        # format_type() has quoted the type's name already.
+        values = sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(type_name))
+            for value, type_name in zip(after, types, strict=True)
+        )
+        clause = sql.SQL(" where ({}) > ({})").format(columns, values)
+    return clause + sql.SQL(" order by {} limit {}").format(columns, sql.Literal(limit))
+
+
+def _first_rows(connection: Connection, query: sql.Composed, width: int, limit: int) -> tuple[list[RawRow], bool]:
+    """At most ``limit`` rows and about `CHUNK_BYTES`; whether there are more."""
+    rows: list[RawRow] = []
+    size = 0
+    with closing(_copy(connection, query)) as lines:
+        for line in lines:
+            if len(rows) >= limit or size >= CHUNK_BYTES:
+                return rows, True
+            rows.append(parse_row(line[:-1], width))
+            size += len(line)
+    return rows, False
+
+
+def _copy(connection: Connection, query: sql.Composed) -> Generator[bytes, None, None]:
+    """The lines of a COPY. Closed early, the COPY is cancelled (psycopg does so on any exception)."""
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("copy ({}) to stdout").format(query)) as copy:
+        for data in copy:
+            yield bytes(data)
+
+
+def _text(value: object) -> str | None:
+    return value.decode() if isinstance(value, bytes) else None
