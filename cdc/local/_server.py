@@ -55,8 +55,6 @@ class Server(ABC):
 
     name: ClassVar[str]
     """What messages call it."""
-    keeps_data: ClassVar[bool] = True
-    """Whether data survives a restart."""
     host: ClassVar[str] = "127.0.0.1"
 
     _start_seconds: ClassVar[float] = 60
@@ -73,23 +71,23 @@ class Server(ABC):
     ) -> None:
         self._directory = Path(directory).absolute() if directory is not None else None
         self._temporary = directory is None
-        self._port = port or None
+        self._port = self._given_port = port or None
         self.die_with_parent = die_with_parent
         self._process: Process | None = None
 
     # What each kind of server says about itself
 
     @abstractmethod
-    def _locate(self) -> None:
-        """Find the programs. Raises `MissingPart`."""
+    def ensure_installed(self) -> None:
+        """Find the programs, or download them. Raises `MissingPart`."""
 
     @abstractmethod
     def _prepare(self) -> Command:
         """Make data and configuration ready for a start. May be called again after a crash."""
 
     @abstractmethod
-    def _answers(self) -> bool:
-        """Whether the running process answers a real request."""
+    def answers(self) -> bool:
+        """Whether a real request is answered now."""
 
     @property
     @abstractmethod
@@ -99,12 +97,15 @@ class Server(ABC):
     # What all have
 
     @property
+    def keeps_data(self) -> bool:
+        """Whether data survives a restart."""
+        return True
+
+    @property
     def directory(self) -> Path:
-        """The server's folder."""
+        """The server's folder; a temporary one is made when asked for the first time."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix=f"cdc-{type(self).__name__.lower()}-"))
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o711)  # a server that is not root must reach its data below
         return self._directory
 
     @property
@@ -121,9 +122,13 @@ class Server(ABC):
     def port(self) -> int:
         """The port on 127.0.0.1; chosen and kept when asked for the first time."""
         if self._port is None:
-            recorded = self._record().get("port")
-            self._port = int(recorded) if recorded else free_port()
+            self._port = self.known_port or free_port()
         return self._port
+
+    @property
+    def known_port(self) -> int | None:
+        """The port if it is chosen: given, or used by an earlier start in this folder."""
+        return self._port or self._record().get("port")
 
     @property
     def endpoint(self) -> str:
@@ -146,10 +151,16 @@ class Server(ABC):
         Raises `MissingPart` when a program is not installed and `LocalServerError`, with the end of the
         log, when the server does not come up.
         """
-        self._locate()
+        self.ensure_installed()
         if self._running() is not None:
+            if self._given_port not in (None, self._port):
+                raise LocalServerError(
+                    f"{self.name} in {self.directory} already runs, on port {self._port} and not on "
+                    f"{self._given_port}. Stop it first"
+                )
             self._await_answer(log_offset=None)
             return
+        self._make_directory()
         command = self._prepare()
         if is_listening(self.port):
             raise LocalServerError(
@@ -214,6 +225,10 @@ class Server(ABC):
 
     # Helpers
 
+    def _make_directory(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o711)  # a server that is not root must reach its data below
+
     @property
     def _record_path(self) -> Path:
         return self.directory / "process.json"
@@ -258,7 +273,7 @@ class Server(ABC):
                 status = process.exit_status if process else None
                 ended = f"ended with status {status}" if status is not None else "ended"
                 raise LocalServerError(f"{self.name} {ended} while starting{self._log_tail(log_offset)}")
-            if self._answers():
+            if self.answers():
                 return
             if time.monotonic() > deadline:
                 raise LocalServerError(
@@ -268,6 +283,8 @@ class Server(ABC):
             process.wait(_POLL_SECONDS)
 
     def _log_tail(self, offset: int | None, lines: int = 15) -> str:
+        if not self.log.exists():
+            return ""
         with self.log.open("rb") as log:
             log.seek(offset or 0)
             tail = log.read()[-20_000:].decode(errors="replace").splitlines()[-lines:]
@@ -284,6 +301,7 @@ class Server(ABC):
                     "Use that one (it is in the file 'password' there) or another folder"
                 )
             return kept
+        self._make_directory()
         secret = given if given is not None else secrets.token_urlsafe(18)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

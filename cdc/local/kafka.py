@@ -41,7 +41,7 @@ class Kafka(Server):
         """For the client setting ``bootstrap.servers``."""
         return self.endpoint
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         """Whether the broker lists itself in a metadata answer: it does once it serves requests."""
         if not is_listening(self.port):  # far cheaper than a client, which would also log the refusal
             return False
@@ -59,7 +59,11 @@ class EmbeddedKafka(Kafka):
     """
 
     name: ClassVar[str] = "Kafka-compatible broker (embedded)"
-    keeps_data: ClassVar[bool] = False
+
+    @property
+    def keeps_data(self) -> bool:
+        """No: topics are kept in memory."""
+        return False
 
     @cached_property
     def program(self) -> Path:
@@ -79,7 +83,7 @@ class EmbeddedKafka(Kafka):
         ).stdout
         return text.split()[-1]
 
-    def _locate(self) -> None:
+    def ensure_installed(self) -> None:
         _ = self.program
 
     def _prepare(self) -> Command:
@@ -122,7 +126,7 @@ class ApacheKafka(Kafka):
         """The release of Apache Kafka."""
         return _kafka_jars.KAFKA_VERSION
 
-    def _locate(self) -> None:
+    def ensure_installed(self) -> None:
         _kafka_jars.java()
         _kafka_jars.kafka_jars()
 

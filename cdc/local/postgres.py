@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import psycopg
 
 from cdc.local import _process
 from cdc.local._process import Owner, Process
@@ -114,7 +117,7 @@ class Postgres(Server):
         """Stop with one of Postgres's shutdown modes; after half a minute, kill. A no-op when stopped."""
         self._stop(_STOP_SIGNALS[mode])
 
-    def _locate(self) -> None:
+    def ensure_installed(self) -> None:
         self.bin("postgres")
 
     def _prepare(self) -> Command:
@@ -139,6 +142,8 @@ class Postgres(Server):
         """Make the data folder, under another name until it is whole."""
         if self.data.exists():
             raise LocalServerError(f"{self.data} exists and is not a Postgres data folder; remove it")
+        for unfinished in self.directory.glob("initdb-*"):
+            shutil.rmtree(unfinished)
         with tempfile.TemporaryDirectory(prefix="initdb-", dir=self.directory) as work:
             Path(work).chmod(0o711)
             new = Path(work) / "data"
@@ -166,6 +171,7 @@ class Postgres(Server):
                 log=self.log,
                 owner=owner,
                 needs=[self.bin("initdb"), new],
+                death_signal=signal.SIGKILL if self.die_with_parent else None,
             )
             try:
                 ended = initdb.wait(self._start_seconds)
@@ -214,13 +220,16 @@ class Postgres(Server):
             # Postgres would take the stranger for itself and refuse to start.
             pid_file.unlink()
 
-    def _answers(self) -> bool:
-        """The postmaster says so itself: in the eighth line of its pid file, as pg_ctl reads it."""
+    def answers(self) -> bool:
+        """Whether it takes connections: our postmaster's pid file says so, and a connection shows it."""
         try:
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        if len(lines) < 8 or lines[0] != str(self.pid) or lines[7].strip() != "ready":  # as pg_ctl reads it
+            return False
+        target = f"host={self.host} port={self.port} dbname=postgres connect_timeout=2"
+        return psycopg.pq.PGconn.ping(target.encode()) == psycopg.pq.Ping.OK
 
 
 class EmbeddedPostgres(Postgres):

@@ -50,8 +50,8 @@ class RedisServer(Server):
         self._settings = {name: str(value) for name, value in (settings or {}).items()}
 
     @property
-    def keeps_data(self) -> bool:  # type: ignore[override]
-        """Whether data survives a restart."""
+    def keeps_data(self) -> bool:
+        """Only with ``appendonly``."""
         return self.appendonly
 
     @cached_property
@@ -84,7 +84,7 @@ class RedisServer(Server):
             socket_timeout=30,
         )
 
-    def _locate(self) -> None:
+    def ensure_installed(self) -> None:
         _ = self.program
 
     def _prepare(self) -> Command:
@@ -107,7 +107,7 @@ class RedisServer(Server):
         path.write_text("".join(f"{name} {_quoted(value)}\n" for name, value in settings.items()), encoding="utf-8")
         return Command(argv=[str(self.program), str(path)])
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         with self.client() as client:
             try:
                 return bool(client.ping())
