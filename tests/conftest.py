@@ -1,3 +1,3 @@
 """Fixtures for all tests. Those that need servers are in ``fix_servers.py``."""
 
-pytest_plugins = ["fix_servers"]
+pytest_plugins = ["fix_servers", "fix_dummies"]

@@ -8,6 +8,7 @@ Formats: YAML with ``worker:`` and ``connectors:``, Connect's JSON and ``.proper
 Secrets: `cdc.config.secrets`. References to values kept elsewhere: `cdc.config.interpolate`.
 """
 
+from cdc.config.clients import client_properties
 from cdc.config.model import Config, ConnectorSpec, converter_properties
 from cdc.config.plugins import find_connector, find_converter
 from cdc.config.secrets import Secrets
@@ -20,6 +21,7 @@ __all__ = [
     "ConnectorSpec",
     "Secrets",
     "WorkerConfig",
+    "client_properties",
     "converter_properties",
     "find_connector",
     "find_converter",

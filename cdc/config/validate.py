@@ -27,21 +27,26 @@ _CONVERTERS = ("key.converter", "value.converter")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def load(paths: Sequence[str | os.PathLike[str]], environment: Mapping[str, str] | None = None) -> Config:
+def load(
+    paths: Sequence[str | os.PathLike[str]],
+    environment: Mapping[str, str] | None = None,
+    secrets: Secrets | None = None,
+) -> Config:
     """Read and validate the files of one worker.
 
     `ConfigError` has one finding for each fault in any of them, in file order, no secret in it.
-    ``environment`` stands in for the process's own.
+    ``environment`` stands in for the process's own; ``secrets`` is filled with what was found to be one, for a
+    caller that must redact whatever else goes wrong.
     """
     findings = Findings()
     documents = read_documents([Path(path) for path in paths], findings)
-    return _Validation(documents, findings, environment).config()
+    return _Validation(documents, findings, environment, secrets).config()
 
 
 def loads(texts: Mapping[str, str], environment: Mapping[str, str] | None = None) -> Config:
     """Like `load`, for the contents of files by their names (whose suffix is their format)."""
     findings = Findings()
-    return _Validation(read_texts(texts, findings), findings, environment).config()
+    return _Validation(read_texts(texts, findings), findings, environment, None).config()
 
 
 @dataclass(slots=True)
@@ -67,11 +72,17 @@ class _Resolved:
 
 
 class _Validation:
-    def __init__(self, documents: Documents, findings: Findings, environment: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        findings: Findings,
+        environment: Mapping[str, str] | None,
+        secrets: Secrets | None,
+    ) -> None:
         self._documents = documents
         self._findings = findings
         self._environment = os.environ if environment is None else environment
-        self._secrets = Secrets()
+        self._secrets = Secrets() if secrets is None else secrets
         self._providers: dict[str, str] = {}
         self._warnings: list[Finding] = []
 

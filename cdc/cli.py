@@ -1,0 +1,178 @@
+"""The command line: ``cdc run | check | verify | demo | config | version``.
+
+Every command imports what it needs when it runs, so that ``cdc --help`` answers at once. Errors are one clear line each
+on stderr; a traceback only with ``--debug``; secrets never.
+
+Exit status: 0 done, 1 a part failed or a difference was found, 2 the configuration or the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from cdc.config import Config
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cdc",
+    help="Keeps key-value stores in sync with Postgres through Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Configuration: YAML with worker: and connectors:, or a worker's .properties and connectors' "
+        ".properties or JSON.",
+        metavar="FILE...",
+        show_default=False,
+    ),
+]
+Output = Annotated[Literal["text", "json"], typer.Option(help="How to print the result.")]
+
+
+class _Session:
+    """What the top level needs to know to show an error: whether to trace, and what is secret."""
+
+    def __init__(self) -> None:
+        self.debug = False
+        self.secrets: Any = None
+
+    def redact(self, text: str) -> str:
+        return text if self.secrets is None else str(self.secrets.redact(text))
+
+
+_session = _Session()
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+) -> None:
+    _session.debug = debug
+
+
+@app.command()
+def run(
+    files: Files,
+    status_file: Annotated[
+        Path | None,
+        typer.Option(help="Keep this file equal to the worker's status (JSON).", show_default=False),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least level of the log lines on stderr.")
+    ] = "info",
+    log_format: Annotated[
+        Literal["auto", "console", "json"], typer.Option(help="auto: console on a terminal, else JSON.")
+    ] = "auto",
+) -> None:
+    """Run a worker with the connectors of FILE until SIGINT or SIGTERM.
+
+    The whole configuration is validated before anything starts. Each task is a process of its own; one that dies is
+    shown with its cause and restarted with backoff. A signal lets the tasks drain; a second one kills them.
+    """
+    from cdc.observe.logging import choose_format, configure_logging  # noqa: PLC0415
+    from cdc.runtime.standalone import run as run_worker  # noqa: PLC0415
+
+    config = _load(files)
+    level = "debug" if _session.debug else log_level
+    chosen = choose_format(sys.stderr) if log_format == "auto" else log_format
+    configure_logging(level, chosen, config.secrets.redact)
+    raise typer.Exit(run_worker(config, status_file=status_file, log_level=level, log_format=chosen))
+
+
+@app.command()
+def check(files: Files, output: Output = "text") -> None:
+    """Look whether FILE, the databases, Kafka, the registry and Redis are ready, and say what mends what is not.
+
+    Exit status: 0 nothing found, 1 findings, 2 the configuration is not valid.
+    """
+    from cdc.operate.check import run_check  # noqa: PLC0415
+
+    raise typer.Exit(run_check(_load(files), output))
+
+
+@app.command()
+def config(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Configuration to show.", metavar="[FILE...]", show_default=False)
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Print all properties of worker, or of a connector such as postgres or redis; all for everything.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Literal["text", "json", "markdown"], typer.Option(help="How to print it.")] = "text",
+) -> None:
+    """Validate FILE and show what it means, secrets masked; or print the reference of all properties."""
+    from cdc.config.reference import render_config, render_reference  # noqa: PLC0415
+
+    if reference is not None:
+        typer.echo(render_reference(reference, output))
+    elif files:
+        typer.echo(render_config(_load(files), output))
+    else:
+        raise typer.BadParameter("name a FILE to show, or --reference NAME")
+
+
+@app.command()
+def version() -> None:
+    """Print the version of cdc, and of the libraries that talk to Postgres, Kafka and Redis."""
+    from importlib.metadata import version as version_of  # noqa: PLC0415
+    from platform import python_version  # noqa: PLC0415
+
+    parts = ", ".join(f"{name} {version_of(name)}" for name in ("psycopg", "confluent-kafka", "fastavro", "redis"))
+    typer.echo(f"cdc {version_of('cdc')} (Python {python_version()}, {parts})")
+
+
+def _load(files: list[Path]) -> Config:
+    from cdc.config import Secrets, load  # noqa: PLC0415
+
+    _session.secrets = Secrets()
+    return load(files, secrets=_session.secrets)
+
+
+def main() -> None:
+    """The entry point ``cdc``. Ends the process with the exit status."""
+    from cdc.errors import CdcError, ConfigError  # noqa: PLC0415
+
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, "\n".join(str(finding) for finding in error.findings), 2)
+    except CdcError as error:
+        _fail(error, str(error), 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as with `cdc config … | head`
+        sys.stdout = None
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last frame
+        told = f"internal error: {type(error).__name__}: {error}. Run cdc --debug … for the trace"
+        _fail(error, told, 1)
+
+
+def _fail(error: Exception, told: str, status: int) -> None:
+    import traceback  # noqa: PLC0415
+
+    if _session.debug:
+        sys.stderr.write(_session.redact("".join(traceback.format_exception(error))))
+    for line in _session.redact(told).splitlines():
+        sys.stderr.write(f"cdc: {line}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

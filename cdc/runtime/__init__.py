@@ -1,0 +1,1 @@
+"""Runs connectors: a worker, its supervised tasks, and what each kind of task does."""

@@ -1,0 +1,169 @@
+"""The process of one task: ``python -m cdc.runtime.task_process``, started by the worker and by nobody else.
+
+* The first line of stdin is the task's whole configuration (`TaskOrder`) as JSON: secrets are in neither argv nor
+  environment. Stdin then stays open as the control pipe: a line ``stop`` asks the task to stop, and its end means
+  that the worker is gone, however it died.
+* Status goes to an inherited pipe as JSON lines (`cdc.runtime.reports`), logs to stderr.
+* Asked to stop, the task has the grace time to drain. Then it is ended without the help of the interpreter
+  (`faulthandler`), so that not even a call that never returns leaves an orphan, and shows where it hung.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from cdc.config import Secrets, find_connector
+from cdc.errors import ConfigError
+from cdc.observe.logging import LogFormat, configure_logging
+from cdc.plugin import Connector, SinkConnector, SourceConnector, TaskContext
+from cdc.runtime.reports import Reporter, describe
+
+__all__ = ["TERMINATED", "Runner", "TaskOrder", "main"]
+
+Runner = Callable[[Any, TaskContext, Mapping[str, str]], None]
+"""Runs a task until it is asked to stop: connector, context, worker's properties."""
+
+TERMINATED: Final = 128 + signal.SIGTERM
+"""Exit status of a task that drained because of a signal which did not come from its worker."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOrder:
+    """All that a task's process is told. ``grace`` is in seconds."""
+
+    connector: str
+    task: int
+    worker_id: str
+    parent: int
+    status_fd: int
+    grace: float
+    log_level: str
+    log_format: LogFormat
+    properties: dict[str, str] = field(repr=False)
+    worker: dict[str, str] = field(repr=False)
+    secrets: list[str] = field(repr=False)
+
+    def line(self) -> bytes:
+        """The order as the line that the process reads."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class _Control:
+    """Whether to stop, and why."""
+
+    def __init__(self, grace: float) -> None:
+        self.stopping = threading.Event()
+        self.signalled = False
+        self._grace = grace
+
+    def stop(self) -> None:
+        if not self.stopping.is_set():
+            self.stopping.set()
+            # A watchdog in C: it needs neither the interpreter nor the task's cooperation.
+            faulthandler.dump_traceback_later(max(self._grace, 0.1), exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        self.signalled = not self.stopping.is_set()
+        self.stop()
+
+    def follow(self) -> None:
+        """Read the control pipe until it says stop or ends. Runs in a thread of its own."""
+        while (line := _read_line()).endswith(b"\n"):
+            if line == b"stop\n":
+                break
+        self.stop()
+
+
+def _read_line() -> bytes:
+    """The next line of stdin; without its end when stdin has ended.
+
+    Unbuffered: a thread that waits in `sys.stdin` would hold its lock when the interpreter shuts down.
+    """
+    line = bytearray()
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return bytes(line)
+
+
+def main(run_source: Runner | None = None, run_sink: Runner | None = None) -> int:
+    """Run the task that stdin describes; exit status 0 unless it failed or was terminated.
+
+    The runners default to `cdc.runtime.source_task.run_source_task` and `cdc.runtime.sink_task.run_sink_task`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker tells us what to do
+    first = _read_line()
+    if not first.endswith(b"\n"):
+        return TERMINATED  # the worker died while it was starting us
+    order = TaskOrder(**json.loads(first))
+    faulthandler.enable()
+    os.set_inheritable(order.status_fd, False)
+    control = _Control(order.grace)
+    signal.signal(signal.SIGTERM, control.on_signal)
+    _die_with(order.parent)
+    threading.Thread(target=control.follow, name="control", daemon=True).start()
+    secrets = Secrets(order.secrets)
+    configure_logging(
+        order.log_level, order.log_format, secrets.redact, connector=order.connector, task=order.task, pid=os.getpid()
+    )
+    reporter = Reporter(order.status_fd, secrets.redact, on_broken=control.stop)
+    context = TaskContext(order.connector, order.task, order.worker_id, reporter.report, control.stopping.is_set)
+    try:
+        _run(_connector(order), context, order.worker, run_source, run_sink)
+    except BaseException as error:  # noqa: BLE001 - the last frame: whatever it was, the worker shall know
+        reporter.failed(describe(error, secrets.redact))
+        return 1
+    finally:
+        control.stop()  # a thread left behind shall not keep the process beyond the grace time
+    return TERMINATED if control.signalled else 0
+
+
+def _die_with(parent: int) -> None:
+    """On Linux, have SIGTERM sent when the worker dies: quicker than the end of the pipe when we are busy."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the call
+            raise SystemExit(TERMINATED)
+
+
+def _connector(order: TaskOrder) -> Connector:
+    plugin = find_connector(order.properties["connector.class"])
+    return plugin(plugin.config_model.model_validate(order.properties))
+
+
+def _run(
+    connector: Connector,
+    context: TaskContext,
+    worker: Mapping[str, str],
+    run_source: Runner | None,
+    run_sink: Runner | None,
+) -> None:
+    # Imported here: a source does not pay for the sink's libraries, and the other way round.
+    if isinstance(connector, SourceConnector):
+        if run_source is None:
+            from cdc.runtime.source_task import run_source_task  # noqa: PLC0415
+
+            run_source = run_source_task
+        run_source(connector, context, worker)
+    elif isinstance(connector, SinkConnector):
+        if run_sink is None:
+            from cdc.runtime.sink_task import run_sink_task  # noqa: PLC0415
+
+            run_sink = run_sink_task
+        run_sink(connector, context, worker)
+    else:
+        raise ConfigError(f"{type(connector).__name__} is neither a source nor a sink connector")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
