@@ -107,6 +107,17 @@ class SourceTask(ABC):
     """
 
     keep_alive_interval: float = 1.0
+    source_id: str = ""
+    """What this task reads (a slot's name): with the connector's name, the source that positions compare within."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will never be more records."""
+        return False
+
+    def metrics(self) -> Mapping[str, float]:
+        """Figures for the supervisor."""
+        return {}
 
     @abstractmethod
     def start(self, offsets: Mapping[str, Any]) -> None:
@@ -163,6 +174,10 @@ class Converter(ABC):
     @abstractmethod
     def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
         """Compile the keys of ``shape``. May ask the registry (`cdc.errors.RetriableError` when it is away)."""
+
+    @abstractmethod
+    def control_key(self, partition: int) -> bytes:
+        """The key of a record that is about a whole partition (a truncate): never the key of a row."""
 
     @abstractmethod
     def value_encoder(self, shape: RowShape) -> ValueEncoder:

@@ -48,16 +48,10 @@ _NEW: Final = ord("N")
 
 @dataclass(eq=False, slots=True)
 class CapturedTable:
-    """A table in the version of its last Relation message.
-
-    ``snapshotting``: its rows are still being read, so changes are noted in the `TouchLog`. ``from_lsn``: changes of
-    transactions that committed before it are part of the table's snapshot already (a table without key, H10).
-    """
+    """A table in the version of its last Relation message."""
 
     oid: int
     shape: RowShape
-    snapshotting: bool = False
-    from_lsn: int = 0
 
 
 @dataclass(slots=True)
@@ -97,6 +91,7 @@ class Decoder:
         self._tables = tables
         self._tracker = tracker
         self._touched = touched
+        self._watched = touched.tables
         self._epoch = epoch
         self._resume = resume
         self._tombstones = tombstones
@@ -108,6 +103,8 @@ class Decoder:
         self._resume_ordinal = 0
         self.reselects: list[Reselect] = []
         """Changes of the last `feed` that must be read again, in order; the caller takes them."""
+        self.from_lsn: dict[int, int] = {}
+        """Tables without key: changes of transactions that committed before are part of the snapshot (H10)."""
         self.reply_requested = False
         self.changes = 0
         """Row changes seen in captured tables, for the rate."""
@@ -143,6 +140,8 @@ class Decoder:
             else:
                 raise ProtocolError(f"the replication stream has a message of unknown kind {chr(kind)!r}")
         tx = self._tx
+        if out:
+            self._tracker.told()
         if tx is not None and self._ordinal > self._resume_ordinal:
             self._tracker.reached(tx.commit_lsn, self._ordinal)
         return out
@@ -165,7 +164,7 @@ class Decoder:
         if table is None:
             return None
         self.changes += 1
-        if tx.commit_lsn < table.from_lsn:
+        if self.from_lsn and tx.commit_lsn < self.from_lsn.get(oid, 0):
             return None
         return table, tx
 
@@ -177,7 +176,7 @@ class Decoder:
         row, end, _ = read_tuple(frame, 31)
         _check_end(frame, end, table)
         _check_width(row, table)
-        if table.snapshotting:
+        if table.oid in self._watched:
             self._touch(table, row)
         if "c" in self._skipped:
             return
@@ -204,7 +203,7 @@ class Decoder:
         shape = table.shape
         lsn = int.from_bytes(frame[1:9], "big")
         moved = old is not None and any(old[i] != row[i] for i in shape.key)
-        if table.snapshotting:
+        if table.oid in self._watched:
             self._touch(table, row)
             if moved and old is not None:
                 self._touch(table, old)
@@ -234,7 +233,7 @@ class Decoder:
         old, end, _ = read_tuple(frame, 31)
         _check_end(frame, end, table)
         _check_width(old, table)
-        if table.snapshotting:
+        if table.oid in self._watched:
             self._touch(table, old)
         if "d" in self._skipped:
             return
@@ -268,8 +267,6 @@ class Decoder:
             commit = read_commit(payload)
             if self._tx is None or self._tx.commit_lsn != commit.commit_lsn:
                 raise ProtocolError("a Commit came that does not belong to the open transaction")
-            if self._ordinal > self._resume_ordinal:
-                self._tracker.reached(commit.commit_lsn, self._ordinal)
             self._tracker.committed(commit.commit_lsn, commit.end_lsn)
             self._tx = None
             self.commits += 1
@@ -299,9 +296,9 @@ class Decoder:
             table = self._relations.get(oid)
             if table is None:
                 continue
-            if table.snapshotting:
+            if oid in self._watched:
                 self._touched.touch_all(oid)
-            if "t" in self._skipped or tx.commit_lsn < table.from_lsn:
+            if "t" in self._skipped or tx.commit_lsn < self.from_lsn.get(oid, 0):
                 continue
             out.append(RowChange(table.shape, "t", None, None, None, tx, lsn, self._ordinal, index, broadcast=True))
             index += 1

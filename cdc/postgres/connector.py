@@ -10,7 +10,7 @@ from cdc.plugin import Connector, SourceConnector, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.catalog import publication_tables
 from cdc.postgres.config import PostgresConfig
-from cdc.postgres.connection import connect
+from cdc.postgres.connection import Connection, connect
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import table_findings
 from cdc.postgres.task import PostgresSourceTask
@@ -93,7 +93,7 @@ class PostgresSourceConnector(SourceConnector):
         return PostgresSourceTask(self.settings, context)
 
 
-def _capacity(connection: preparation.Connection, config: PostgresConfig, settings: Mapping[str, str]) -> list[Finding]:
+def _capacity(connection: Connection, config: PostgresConfig, settings: Mapping[str, str]) -> list[Finding]:
     """Slots and walsenders left."""
     findings = []
     row = connection.execute(

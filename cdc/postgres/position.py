@@ -99,10 +99,13 @@ class Tracker:
     def last_commit_lsn(self) -> int | None:
         return self._last_commit_lsn
 
-    def reached(self, commit_lsn: int, ordinal: int) -> None:
-        """Records up to this change message of the open transaction have been handed on."""
-        self._open = OpenTransaction(commit_lsn, ordinal)
+    def told(self) -> None:
+        """Records have been handed on: the position must be stored with them."""
         self._records = True
+
+    def reached(self, commit_lsn: int, ordinal: int) -> None:
+        """The open transaction has been handed on up to this change message."""
+        self._open = OpenTransaction(commit_lsn, ordinal)
 
     def committed(self, commit_lsn: int, end_lsn: int) -> None:
         """The transaction is complete."""

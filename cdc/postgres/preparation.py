@@ -119,20 +119,19 @@ def ensure_publication(connection: Connection, config: PostgresConfig, tables: l
         return
     if not set("cudt") <= set(found["operations"]):
         every = sql.Literal("insert, update, delete, truncate")
-        statement = sql.SQL("ALTER PUBLICATION {} SET (publish = {});").format(identifier, every).as_string(connection)
+        mend = sql.SQL("ALTER PUBLICATION {} SET (publish = {});").format(identifier, every).as_string(connection)
         raise FatalError(
             f"the publication {name} publishes only {', '.join(found['operations'])} of c, u, d, t: rows would differ "
-            f"without anyone being told. Run: {statement}"
+            f"without anyone being told. Run: {mend}"
         )
     if found["all_tables"]:
         return
     missing = [table for table in tables if table.oid not in found["tables"]]
     if missing and config.publication_autocreate_mode == "disabled":
         add = sql.SQL(", ").join(qualified(table.schema, table.name) for table in missing)
-        statement = sql.SQL("ALTER PUBLICATION {} ADD TABLE {};").format(identifier, add)
+        statement = sql.SQL("ALTER PUBLICATION {} ADD TABLE {};").format(identifier, add).as_string(connection)
         raise FatalError(
-            f"the publication {name} lacks {', '.join(table.full_name for table in missing)}. "
-            f"Run: {statement.as_string(connection)}"
+            f"the publication {name} lacks {', '.join(table.full_name for table in missing)}. Run: {statement}"
         )
     if missing:
         add = sql.SQL(", ").join(qualified(table.schema, table.name) for table in missing)

@@ -39,8 +39,6 @@ class TableRegistry:
         self._types: dict[int, PgType] = {}
         self._tables: dict[int, CapturedTable] = {}
         self.infos: dict[int, TableInfo] = {}
-        self.on_new: Callable[[CapturedTable], None] | None = None
-        """Called for every version of a table before its first row is told."""
 
     def captured(self, relation: Relation) -> CapturedTable | None:
         """The table of a Relation message; ``None`` when the lists leave it out."""
@@ -91,10 +89,6 @@ class TableRegistry:
         if known is not None and _same(known.shape, shape):
             return known
         table = CapturedTable(oid, shape)
-        if known is not None:
-            table.snapshotting, table.from_lsn = known.snapshotting, known.from_lsn
-        if self.on_new is not None:
-            self.on_new(table)
         self._tables[oid] = table
         return table
 

@@ -41,6 +41,7 @@ class PostgresSourceTask(SourceTask):
     def __init__(self, config: PostgresConfig, context: TaskContext) -> None:
         self._config = config
         self._context = context
+        self.source_id = config.slot
         self._name = application_name(config.name, context.worker)
         self._partition = json.dumps([config.name, {"server": config.topic_prefix}], separators=(",", ":"))
         self._catalog: Connection | None = None
@@ -103,7 +104,7 @@ class PostgresSourceTask(SourceTask):
             skipped=config.skipped,
             on_message=self._message,
         )
-        self._plan_snapshots(offsets, chosen.tables, fresh=stored is None)
+        self._plan_snapshots(offsets, chosen.tables)
         stream.start(config.slot, position.lsn, config.publication)
         self._context.report("stream", {"slot": config.slot, "from": format_lsn(position.lsn), "epoch": position.epoch})
 
@@ -120,7 +121,7 @@ class PostgresSourceTask(SourceTask):
         epoch = stored.epoch if same else preparation.next_epoch(stored.epoch)
         return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin)
 
-    def _plan_snapshots(self, offsets: Mapping[str, Any], tables: Sequence[TableInfo], *, fresh: bool) -> None:
+    def _plan_snapshots(self, offsets: Mapping[str, Any], tables: Sequence[TableInfo]) -> None:
         mode = self._config.snapshot_mode
         wanted = []
         for table in tables:
@@ -145,14 +146,14 @@ class PostgresSourceTask(SourceTask):
         run = f"{self._config.name}/{os.getpid()}/{time.time_ns()}"
         reader = ChunkReader(self._config.conninfo(), self._name, self._config.snapshot_fetch_size, run)
         for number, table in enumerate(wanted):
-            captured = self._tables.from_catalog(table)
-            captured.snapshotting = bool(table.primary_key)
             exported = None
-            if not table.primary_key:
+            if table.primary_key:
+                self._touched.tables.add(table.oid)
+            else:
                 holder = ReplicationStream(self._config.conninfo(), self._name)
                 point, name = holder.export_snapshot(f"cdc_snapshot_{os.getpid()}_{number}")
                 exported = Exported(name, point, holder)
-                captured.from_lsn = point
+                self._decoder.from_lsn[table.oid] = point
             reader.request(self._progress[table.oid], table.primary_key, exported)
         reader.start()
         self._reader = reader
@@ -254,7 +255,7 @@ class PostgresSourceTask(SourceTask):
                 "snapshot was being read: reading the chunk again"
             )
         rows = chunk.rows
-        out = []
+        out: list[RowChange] = []
         key = shape.key
         for row in rows:
             if newer and tuple(row[i] for i in key) in newer:
@@ -270,7 +271,7 @@ class PostgresSourceTask(SourceTask):
         progress.done = chunk.last
         self._dirty.add(chunk.table.oid)
         if chunk.last:
-            table.snapshotting = False
+            self._touched.tables.discard(table.oid)
             if all(other.done for other in self._progress.values()):
                 self._touched.clear()
                 self._context.report("phase", "streaming")

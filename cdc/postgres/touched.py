@@ -63,6 +63,8 @@ class TouchLog:
     def __init__(self, most_keys: int = MOST_KEYS) -> None:
         self._transactions: deque[_Touches] = deque()
         self._most = most_keys
+        self.tables: set[int] = set()
+        """OIDs of the tables whose rows are still being read: only their keys are worth noting."""
         self._count = 0
         self._xid = 0
         self._current: _Touches | None = None
@@ -123,6 +125,7 @@ class TouchLog:
 
     def clear(self) -> None:
         """No snapshot is under way any more."""
+        self.tables.clear()
         self._transactions.clear()
         self._current = None
         self._count = 0

@@ -1,0 +1,98 @@
+"""Source offsets: a compacted topic, in Kafka Connect's form (key ``["<connector>",{partition}]``, value JSON)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from cdc.errors import FatalError, RetriableError
+from cdc.kafka.settings import client_settings, translate
+
+__all__ = ["encode_offset", "read_offsets"]
+
+_SLICE_S: Final = 0.5
+
+
+def encode_offset(partition: str, value: Any) -> tuple[bytes, bytes | None]:
+    """Key and value of a record of the offsets topic; ``None`` deletes the partition's offset."""
+    return partition.encode(), None if value is None else json.dumps(value, separators=(",", ":")).encode()
+
+
+def read_offsets(
+    worker: Mapping[str, str],
+    topic: str,
+    partitions: int,
+    connector: str,
+    pump: Callable[[], None],
+    stopping: Callable[[], bool],
+) -> dict[str, Any]:
+    """All offsets of ``connector``: partition (JSON text) → offset.
+
+    Reads committed records up to where the topic ends now. An open transaction of another connector may hold that back
+    for a moment: what is committed behind it is waited for, not missed.
+    """
+    consumer = Consumer(
+        {
+            **client_settings(worker, "consumer"),
+            "group.id": f"cdc-offsets-{connector}",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+    found: dict[str, Any] = {}
+    try:
+        ends: dict[int, int] = {}
+        for partition in range(partitions):
+            pump()
+            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
+            if high > 0:
+                ends[partition] = high
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
+        while ends:
+            if stopping():
+                raise RetriableError("asked to stop while reading the source offsets")
+            pump()
+            message = consumer.poll(_SLICE_S)
+            if message is None:
+                continue
+            error = message.error()
+            partition = message.partition() or 0
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise translate(error, f"reading the offsets topic {topic}")
+            if error is None:
+                _take(found, connector, message.key(), message.value())
+            # After an aborted or control record the position runs ahead of the last message.
+            position = consumer.position([TopicPartition(topic, partition)])[0].offset
+            reached = max(position, (message.offset() or 0) + (1 if error is None else 0))
+            if reached >= ends.get(partition, 0):
+                ends.pop(partition, None)
+    except KafkaException as error:
+        raise translate(error, f"reading the offsets topic {topic}") from None
+    finally:
+        consumer.close()
+    return found
+
+
+def _take(found: dict[str, Any], connector: str, key: bytes | None, value: bytes | None) -> None:
+    if key is None:
+        return
+    text = key.decode()
+    try:
+        owner, _partition = json.loads(text)
+    except (ValueError, TypeError):
+        raise FatalError(
+            f"the offsets topic has a record with the key {text[:80]!r}, which is not of Kafka Connect's form. "
+            "Remedy: give this worker an offset.storage.topic of its own"
+        ) from None
+    if owner != connector:
+        return
+    if value is None:
+        found.pop(text, None)
+    else:
+        found[text] = json.loads(value)

@@ -1,0 +1,47 @@
+"""Client settings for librdkafka from a worker's properties, and Kafka's errors by what can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from cdc.config.clients import client_properties
+from cdc.errors import CdcError, FatalError, RetriableError
+
+__all__ = ["client_settings", "translate"]
+
+_AUTHORIZATION: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+_PERMANENT: Final = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise max.message.bytes of the topic and producer.message.max.bytes of the worker",
+    KafkaError.RECORD_LIST_TOO_LARGE: "raise max.message.bytes of the topic",
+    KafkaError.INVALID_CONFIG: "correct the setting",
+    KafkaError._INVALID_ARG: "correct the setting",
+    KafkaError.POLICY_VIOLATION: "ask the owner of the cluster what its policy allows",
+    KafkaError.INVALID_REPLICATION_FACTOR: "set the replication factor to at most the number of brokers",
+}
+
+
+def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
+    """librdkafka's settings for a ``producer``, ``consumer`` or ``admin`` client of this worker."""
+    return {"log.connection.close": False, **client_properties(worker, role + ".")}
+
+
+def translate(error: KafkaError | KafkaException, doing: str) -> CdcError:
+    """The error of this package for one of Kafka's, met while ``doing`` something."""
+    cause: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
+    text = f"{doing}: {cause.str()} ({cause.name()})"
+    if cause.code() in _AUTHORIZATION:
+        return FatalError(f"{text}. Remedy: check the security settings and the ACLs of the principal")
+    remedy = _PERMANENT.get(cause.code())
+    if remedy:
+        return FatalError(f"{text}. Remedy: {remedy}")
+    return RetriableError(text)

@@ -1,0 +1,295 @@
+"""The loop of a source task: poll, encode, produce, commit, acknowledge.
+
+Records and source offsets go into one Kafka transaction (EXACTNESS.md H6, H7); what is committed is acknowledged to
+the source after, never before (H3). An outage of any part is waited out here: everything that is not committed is
+thrown away and the source starts again from the stored position. Only what an operator must mend leaves this loop.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import structlog
+import tenacity
+
+from cdc.config import find_converter
+from cdc.errors import RetriableError
+from cdc.kafka.offsets import encode_offset, read_offsets
+from cdc.kafka.producer import RecordProducer
+from cdc.kafka.topics import COMPACTED, EVENTS, Topics
+from cdc.plugin import Converter, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
+from cdc.record import HEADER_POSITION, HEADER_SOURCE, RowChange, RowShape
+
+__all__ = ["run_source_task"]
+
+_T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
+
+COMMIT_BYTES: Final = 4 << 20
+"""A transaction is committed at this size, also inside a transaction of the source (never inside a message)."""
+COMMIT_SECONDS: Final = 0.25
+"""A transaction is committed at this age while records keep coming; at once when none is waiting."""
+IDLE_POLL_S: Final = 0.5
+METRICS_SECONDS: Final = 1.0
+PUMP_S: Final = 0.1
+"""How often the source is looked after while something else is waited for."""
+DRAIN_S: Final = 8.0
+"""How long a task that was asked to stop goes on waiting for Kafka or the registry."""
+_RETRY_WAIT: Final = tenacity.wait_exponential_jitter(initial=0.2, max=10.0)
+
+
+def run_source_task(connector: SourceConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
+    """Run until ``context.stopping()``; `FatalError` and `ConfigError` end it earlier."""
+    attempt = 0
+    while not context.stopping():
+        session = _Session(connector, context, worker)
+        try:
+            session.run()
+        except RetriableError as error:
+            attempt = 1 if session.healthy else attempt + 1
+            pause = _RETRY_WAIT(_retry_state(attempt))
+            _log.warning("waiting for a part that is away", cause=str(error), retry_in_s=round(pause, 1))
+            context.report("waiting", str(error))
+            _wait(pause, context.stopping)
+        finally:
+            session.close()
+
+
+class _Memory:
+    """What the key converter remembers, as records of the offsets topic (`cdc.plugin.KeyMemory`)."""
+
+    def __init__(self, connector: str, stored: Mapping[str, Any]) -> None:
+        self._connector = connector
+        self._stored = dict(stored)
+        self.fresh: dict[str, Any] = {}
+
+    def get(self, topic: str) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self._stored.get(self._partition(topic))
+        return found
+
+    def put(self, topic: str, state: Mapping[str, Any]) -> None:
+        partition = self._partition(topic)
+        self._stored[partition] = dict(state)
+        self.fresh[partition] = dict(state)
+
+    def _partition(self, topic: str) -> str:
+        return json.dumps([self._connector, {"key": topic}], separators=(",", ":"))
+
+
+class _Session:
+    """One life of the task between two restarts: a producer, a source task, compiled encoders."""
+
+    def __init__(self, connector: SourceConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
+        self._context = context
+        self._worker = worker
+        self._name = connector.config.name
+        self._connector = connector
+        self._task: SourceTask | None = None
+        self._producer: RecordProducer | None = None
+        self._offsets_topic = worker.get("offset.storage.topic") or f"{worker.get('group.id', 'cdc')}-offsets"
+        self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
+        self._records = 0
+        self._bytes = 0
+        self._commits = 0
+        self._metrics_at = 0.0
+        self._opened_at = 0.0
+        self._started = False
+        self._stop_by = 0.0
+        self._asking = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
+        self.healthy = False
+        """Whether anything was committed: an outage after that is a new one."""
+
+    def run(self) -> None:
+        context = self._context
+        worker = self._worker
+        topics = self._topics = Topics(worker, self._pump)
+        partitions = topics.ensure(
+            self._offsets_topic,
+            {"cleanup.policy": "compact"},
+            partitions=int(worker.get("offset.storage.partitions", "25")),
+            replication=int(worker.get("offset.storage.replication.factor", "-1")),
+        )
+        exactly_once = worker.get("exactly.once.source.support", "enabled") == "enabled"
+        group = worker.get("group.id", "cdc")
+        transactional_id = f"{group}-{self._name}-{context.task}" if exactly_once else None
+        producer = self._producer = RecordProducer(worker, transactional_id, self._pump)
+        producer.start()
+        stored = read_offsets(worker, self._offsets_topic, partitions, self._name, self._pump, context.stopping)
+        self._memory = _Memory(self._name, stored)
+        self._keys, self._values = self._converters()
+        task = self._task = self._connector.task(context)
+        self._source = (HEADER_SOURCE, f"{self._name}/{task.source_id}".encode())
+        task.start(stored)
+        self._started = True
+        context.report("state", "RUNNING")
+        timeout = IDLE_POLL_S
+        while not context.stopping():
+            changes = task.poll(timeout)
+            if changes:
+                if producer.records == 0:
+                    self._opened_at = time.monotonic()
+                self._write(changes)
+            idle = not changes
+            # With records in hand, look once more without waiting: what comes together is committed together.
+            timeout = IDLE_POLL_S if producer.records == 0 else 0.0
+            if producer.records and (
+                idle or producer.bytes >= COMMIT_BYTES or time.monotonic() - self._opened_at >= COMMIT_SECONDS
+            ):
+                self._commit()
+                timeout = IDLE_POLL_S if idle else 0.0
+            elif idle:
+                self._commit()
+            producer.poll()
+            self._report(task)
+            if task.finished and idle:
+                _log.info("the snapshot is complete, and snapshot.mode is initial_only: the task is done")
+                break
+        self._commit()
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+        if self._task is not None:
+            self._task.stop()
+        self._asking.shutdown(wait=False, cancel_futures=True)
+
+    # -- one batch ----------------------------------------------------------------------------------
+
+    def _write(self, changes: Any) -> None:
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("a batch before the producer was started")
+        produce = producer.produce
+        encoders = self._encoders
+        source = self._source
+        now_us = time.time_ns() // 1000
+        shape = None
+        change: RowChange
+        for change in changes:
+            if change.shape is not shape:
+                shape = change.shape
+                found = encoders.get(shape)
+                if found is None:
+                    found = encoders[shape] = self._compile(shape)
+                encode_key, encode_value, partitions = found
+                topic = shape.topic
+            position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
+            value = encode_value(change, now_us)
+            headers = [source, (HEADER_POSITION, position), *change.headers]
+            if change.broadcast:
+                for partition in range(partitions):
+                    # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).
+                    key = self._keys.control_key(partition) if change.shape.key else None
+                    produce(topic, key, value, headers, partition)
+            else:
+                produce(topic, encode_key(change), value, headers)
+        self._records += len(changes)
+
+    def _commit(self) -> None:
+        """Records and offsets in one transaction; without transactions, the offsets after the records."""
+        producer, task = self._producer, self._task
+        if producer is None or task is None:
+            return
+        offsets = {**self._memory.fresh, **task.offsets()}
+        if not offsets and not producer.records:
+            return
+        if self._worker.get("exactly.once.source.support", "enabled") != "enabled" and producer.records:
+            producer.commit()
+        self._bytes += producer.bytes
+        for partition, value in offsets.items():
+            key, encoded = encode_offset(partition, value)
+            producer.produce(self._offsets_topic, key, encoded)
+        producer.commit()
+        self._memory.fresh.clear()
+        task.committed()
+        self._commits += 1
+        self.healthy = True
+
+    def _compile(self, shape: RowShape) -> tuple[KeyEncoder, ValueEncoder, int]:
+        partitions = self._topics.ensure(shape.topic, COMPACTED if shape.key else EVENTS)
+
+        def make() -> tuple[KeyEncoder, ValueEncoder]:
+            return self._keys.key_encoder(shape, self._memory), self._values.value_encoder(shape)
+
+        key, value = self._patiently(make)
+        return key, value, partitions
+
+    # -- parts --------------------------------------------------------------------------------------
+
+    def _converters(self) -> tuple[Converter, Converter]:
+        config = self._connector.config
+        key = find_converter(config.key_converter)()
+        value = find_converter(config.value_converter)()
+        key.configure(self._converter_settings("key"), is_key=True)
+        value.configure(self._converter_settings("value"), is_key=False)
+        return key, value
+
+    def _converter_settings(self, part: str) -> dict[str, str]:
+        prefix = f"{part}.converter."
+        settings = {name: value for name, value in self._worker.items() if name.startswith("schema.registry.")}
+        settings.update({n[len(prefix) :]: v for n, v in self._worker.items() if n.startswith(prefix)})
+        return settings
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """The answer of a call that asks the registry: in a thread, so that the source is kept alive meanwhile."""
+
+        def attempt() -> _T:
+            future = self._asking.submit(call)
+            while True:
+                try:
+                    return future.result(timeout=PUMP_S)
+                except concurrent.futures.TimeoutError:
+                    self._pump()
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(RetriableError), wait=_RETRY_WAIT, sleep=self._sleep
+        )
+        return retrying(attempt)
+
+    def _sleep(self, seconds: float) -> None:
+        self._context.report("waiting", "schema registry")
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._pump()
+            time.sleep(min(left, PUMP_S))
+
+    def _pump(self) -> None:
+        """Called while anything is waited for: the source is kept alive, and a stop is not held up for ever."""
+        if self._task is not None and self._started:
+            self._task.keep_alive()
+        if self._context.stopping():
+            now = time.monotonic()
+            self._stop_by = self._stop_by or now + DRAIN_S
+            if now > self._stop_by:
+                raise RetriableError(f"asked to stop, and what is waited for did not come within {DRAIN_S:.0f} s")
+
+    def _report(self, task: SourceTask) -> None:
+        now = time.monotonic()
+        if now - self._metrics_at < METRICS_SECONDS:
+            return
+        self._metrics_at = now
+        figures: dict[str, float] = {
+            "records": self._records,
+            "bytes": self._bytes,
+            "commits": self._commits,
+            "rss_peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            **task.metrics(),
+        }
+        self._context.report("metrics", figures)
+
+
+def _wait(seconds: float, stopping: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not stopping() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, PUMP_S))
+
+
+def _retry_state(attempt: int) -> tenacity.RetryCallState:
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return state
