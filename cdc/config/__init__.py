@@ -8,9 +8,8 @@ Formats: YAML with ``worker:`` and ``connectors:``, Connect's JSON and ``.proper
 Secrets: `cdc.config.secrets`. References to values kept elsewhere: `cdc.config.interpolate`.
 """
 
-from cdc.config.clients import client_properties
 from cdc.config.model import Config, ConnectorSpec, converter_properties
-from cdc.config.plugins import find_connector, find_converter
+from cdc.config.plugins import find_connector, find_converter, load_converter
 from cdc.config.secrets import Secrets
 from cdc.config.validate import load, loads
 from cdc.config.worker import EMBEDDED, WorkerConfig
@@ -21,10 +20,10 @@ __all__ = [
     "ConnectorSpec",
     "Secrets",
     "WorkerConfig",
-    "client_properties",
     "converter_properties",
     "find_connector",
     "find_converter",
     "load",
+    "load_converter",
     "loads",
 ]

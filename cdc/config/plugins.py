@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from cdc.errors import ConfigError
 from cdc.plugin import Connector, ConnectorConfig, Converter
 
-__all__ = ["connector_names", "converter_names", "find_connector", "find_converter"]
+__all__ = ["connector_names", "converter_names", "find_connector", "find_converter", "load_converter"]
 
 _CONNECTORS: Final = "cdc.connectors"
 _CONVERTERS: Final = "cdc.converters"
@@ -30,6 +30,11 @@ def find_connector(name: str) -> type[Connector]:
 def find_converter(name: str) -> type[Converter]:
     """The converter that ``name`` means. `ConfigError` names the nearest one, or why a plugin does not load."""
     return _find(name, _CONVERTERS, "Converter", _load_converter)
+
+
+def load_converter(name: str) -> Converter:
+    """A converter that ``name`` means, not configured yet. `ConfigError` as of `find_converter`."""
+    return find_converter(name)()
 
 
 def connector_names() -> list[str]:

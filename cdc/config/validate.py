@@ -17,7 +17,7 @@ from cdc.config.model import OVERRIDES, Config, ConnectorSpec, converter_propert
 from cdc.config.models import Property, faults, nearest, properties_of
 from cdc.config.secrets import MASK, Secrets, is_secret_key
 from cdc.config.tree import Entry, Findings, Place
-from cdc.config.worker import FOREIGN, PASSED_ON, WorkerConfig
+from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, WorkerConfig
 from cdc.errors import ConfigError, Finding
 from cdc.plugin import Connector
 
@@ -248,13 +248,16 @@ class _Validation:
     def _configure_converter(self, key: str, task: Mapping[str, str], resolved: _Resolved) -> None:
         is_key = key == "key.converter"
         try:
-            converter = plugins.find_converter(task[key])()
+            converter = plugins.load_converter(task[key])
         except ConfigError as error:
             if key in resolved.values:  # else it is the worker's, and said there
                 self._findings.add(resolved.place_of(key), str(error), f"{resolved.scope}.{key}")
             return
+        properties = converter_properties(task, is_key=is_key)
+        if properties.get("schema.registry.url") == EMBEDDED:  # as it will be once the listener is there
+            properties["schema.registry.url"] = task["listeners"]
         try:
-            converter.configure(converter_properties(task, is_key=is_key), is_key=is_key)
+            converter.configure(properties, is_key=is_key)
         except ConfigError as error:
             for finding in error.findings:
                 full = f"{key}.{finding.key}" if finding.key else key

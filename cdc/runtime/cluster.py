@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cdc.config import client_properties
-
 __all__ = ["ClusterId"]
 
 _TIMEOUT: Final = 2.0
@@ -21,11 +19,14 @@ class ClusterId:
 
     def __call__(self) -> str | None:
         if self._known is None:
-            from confluent_kafka import KafkaException  # noqa: PLC0415 - 100 ms that only this request pays
+            # Imported here: it takes a tenth of a second, which only this request shall pay.
+            from confluent_kafka import KafkaException  # noqa: PLC0415
             from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
+            from cdc.kafka.settings import client_settings  # noqa: PLC0415
+
             try:
-                client = AdminClient(client_properties(self._worker, "admin."))
+                client = AdminClient(client_settings(self._worker, "admin"))
                 self._known = client.list_topics(timeout=_TIMEOUT).cluster_id
             except KafkaException:
                 return None

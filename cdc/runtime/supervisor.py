@@ -213,6 +213,7 @@ class Supervisor:
             elif isinstance(item, State):
                 if item is State.RUNNING:
                     task.status.failure = None
+                    task.status.metrics.pop("waiting", None)
                 self._set_state(task, item)
             else:
                 name, value = item
