@@ -15,14 +15,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from cdc.errors import FatalError, RetriableError
 from cdc.kafka.settings import client_settings, translate
 
-__all__ = ["RecordProducer"]
+__all__ = ["Headers", "RecordProducer"]
 
 _SLICE_S: Final = 0.5
 """Longest wait inside librdkafka before the source is kept alive again."""
 TRANSACTION_TIMEOUT_MS: Final = 300_000
 """Longer than any stall that is waited out; its expiry is a restart from the stored position, not a failure (H6)."""
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class RecordProducer:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from cdc.config.clients import client_properties
 from cdc.errors import CdcError, FatalError, RetriableError
 
 __all__ = ["client_settings", "translate"]
+
+_SHARED: Final = ("security.", "sasl.", "ssl.", "client.")
+_JAAS_OPTION: Final = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))')
 
 _AUTHORIZATION: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -31,8 +34,21 @@ _PERMANENT: Final = {
 
 
 def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
-    """librdkafka's settings for a ``producer``, ``consumer`` or ``admin`` client of this worker."""
-    return {"log.connection.close": False, **client_properties(worker, role + ".")}
+    """librdkafka's settings for a ``producer``, ``consumer`` or ``admin`` client of this worker.
+
+    The brokers, then what the worker has for all its clients (``security.protocol``, ``sasl.*``, ``ssl.*``), then
+    what it has under the role's prefix. A JAAS configuration, which only Java reads, becomes user name and password.
+    """
+    prefix = role + "."
+    settings: dict[str, Any] = {"bootstrap.servers": worker["bootstrap.servers"], "log.connection.close": False}
+    settings.update({key: value for key, value in worker.items() if key.startswith(_SHARED)})
+    settings.update({key.removeprefix(prefix): value for key, value in worker.items() if key.startswith(prefix)})
+    jaas = settings.pop("sasl.jaas.config", "")
+    options = {match[1]: re.sub(r"\\(.)", r"\1", match[2] or match[3] or "") for match in _JAAS_OPTION.finditer(jaas)}
+    for name in ("username", "password"):
+        if name in options:
+            settings.setdefault(f"sasl.{name}", options[name])
+    return settings
 
 
 def translate(error: KafkaError | KafkaException, doing: str) -> CdcError:

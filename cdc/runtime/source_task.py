@@ -20,7 +20,7 @@ import tenacity
 from cdc.config import find_converter
 from cdc.errors import RetriableError
 from cdc.kafka.offsets import encode_offset, read_offsets
-from cdc.kafka.producer import RecordProducer
+from cdc.kafka.producer import Headers, RecordProducer
 from cdc.kafka.topics import COMPACTED, EVENTS, Topics
 from cdc.plugin import Converter, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, RowChange, RowShape
@@ -180,7 +180,7 @@ class _Session:
                 topic = shape.topic
             position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
             value = encode_value(change, now_us)
-            headers = [source, (HEADER_POSITION, position), *change.headers]
+            headers: Headers = [source, (HEADER_POSITION, position), *change.headers]
             if change.broadcast:
                 for partition in range(partitions):
                     # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).
