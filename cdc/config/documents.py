@@ -32,8 +32,9 @@ class Section:
 
 @dataclass(slots=True)
 class Documents:
-    """All that was read. ``worker`` is ``None`` if no file has worker settings."""
+    """All that was read. ``worker`` is ``None`` if no file has worker settings; ``first`` is the first file."""
 
+    first: Place
     worker: Section | None = None
     connectors: dict[str, Section] = field(default_factory=dict)
 
@@ -41,12 +42,14 @@ class Documents:
 def read_documents(paths: Sequence[Path], findings: Findings) -> Documents:
     """Read the files in the order given."""
     texts: dict[str, str] = {}
+    seen: set[str] = set()
     for order, path in enumerate(paths):
         name = str(path)
         place = Place(order, 0, name)
-        if name in texts:
+        if name in seen:
             findings.add(place, "is given twice on the command line", remedy="Name it once")
             continue
+        seen.add(name)
         try:
             texts[name] = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
@@ -60,7 +63,7 @@ def read_documents(paths: Sequence[Path], findings: Findings) -> Documents:
 
 def read_texts(texts: Mapping[str, str], findings: Findings) -> Documents:
     """Put together the ``texts`` of files by their names."""
-    documents = Documents()
+    documents = Documents(Place(0, 0, next(iter(texts), "")))
     for order, (file, text) in enumerate(texts.items()):
         top = Place(order, 0, file)
         suffix = Path(file).suffix.lower()
@@ -98,19 +101,22 @@ def _add_tree(table: Table, top: Place, documents: Documents, findings: Findings
             findings.add(place, "unknown key", key, nearest(key, _SECTIONS) or "Known are worker and connectors")
         elif key in seen:
             findings.add(place, f"given twice, first at {seen[key]}", key, "Put both under one")
-        elif key == "worker":
-            _add_worker(_table(node, place, key, findings), place, documents, findings)
-        else:
-            _add_connectors(_table(node, place, key, findings), documents, findings)
+        elif (inner := _table(node, place, key, findings)) is not None:
+            if key == "worker":
+                _add_worker(inner, place, documents, findings)
+            else:
+                _add_connectors(inner, documents, findings)
         seen.setdefault(key, place)
 
 
-def _table(node: Node, place: Place, key: str, findings: Findings) -> Table:
+def _table(node: Node, place: Place, key: str, findings: Findings) -> Table | None:
+    """The keys and values under ``key``; none for null, ``None`` and a finding for anything else."""
     if isinstance(node, Table):
         return node
-    if not (isinstance(node, Scalar) and node.text is None):
-        findings.add(place, "expected keys and values", key)
-    return Table((), place)
+    if isinstance(node, Scalar) and node.text is None:
+        return Table((), place)
+    findings.add(place, "expected keys and values", key)
+    return None
 
 
 def _add_worker(table: Table, place: Place, documents: Documents, findings: Findings) -> None:
@@ -127,7 +133,10 @@ def _add_worker(table: Table, place: Place, documents: Documents, findings: Find
 def _add_connectors(table: Table, documents: Documents, findings: Findings) -> None:
     for name, place, node in table.pairs:
         scope = f"connectors.{name}"
-        section = Section(place, flatten(_table(node, place, scope, findings), scope, findings))
+        properties = _table(node, place, scope, findings)
+        if properties is None:
+            continue
+        section = Section(place, flatten(properties, scope, findings))
         inner = section.entries.get("name")
         if inner is not None and inner.text != name:
             findings.add(inner.place, f"the connector is called {name} above", f"{scope}.name", "Remove the line")

@@ -83,6 +83,7 @@ def _load_connector(point: EntryPoint) -> type[Connector]:
     plugin = _load(point)
     if not (isinstance(plugin, type) and issubclass(plugin, Connector)):
         raise ConfigError(f"{_described(point)} is broken: it is no Connector")
+    _require_complete(plugin, point)
     model = getattr(plugin, "config_model", None)
     if not (isinstance(model, type) and issubclass(model, ConnectorConfig)):
         raise ConfigError(f"{_described(point)} is broken: its config_model is no ConnectorConfig")
@@ -94,7 +95,13 @@ def _load_converter(point: EntryPoint) -> type[Converter]:
     plugin = _load(point)
     if not (isinstance(plugin, type) and issubclass(plugin, Converter)):
         raise ConfigError(f"{_described(point)} is broken: it is no Converter")
+    _require_complete(plugin, point)
     return plugin
+
+
+def _require_complete(plugin: type, point: EntryPoint) -> None:
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        raise ConfigError(f"{_described(point)} is broken: it lacks {', '.join(missing)}")
 
 
 def _load(point: EntryPoint) -> Any:

@@ -88,8 +88,7 @@ class _Validation:
 
     def config(self) -> Config:
         worker, worker_section = self._worker()
-        base = {} if worker_section is None else self._passed_on(worker_section)
-        properties = base | (worker.properties() if worker else {})
+        properties = self._worker_properties(worker, worker_section)
         specs: list[ConnectorSpec] = []
         sections: dict[str, _Resolved] = {}
         for name, section in self._documents.connectors.items():
@@ -98,6 +97,9 @@ class _Validation:
             if spec is not None:
                 specs.append(spec)
         self._validate_together(specs, sections)
+        if not self._findings and not specs:
+            remedy = "Add connectors: with at least one"
+            self._findings.add(self._documents.first, "no file has a connector", "connectors", remedy)
         self._raise_redacted()
         if worker is None or worker_section is None:
             raise AssertionError("a worker that is not valid is among the findings")
@@ -145,7 +147,9 @@ class _Validation:
         section = self._documents.worker
         if section is None:
             if not self._findings:
-                self._findings.add(Place(0, 0, ""), "no file has worker settings", "worker", "Add worker: with them")
+                self._findings.add(
+                    self._documents.first, "no file has worker settings", "worker", "Add worker: with them"
+                )
             return None, None
         self._providers = self._provider_names(section)
         resolved = self._resolve(section, "worker")
@@ -164,9 +168,16 @@ class _Validation:
                 own[key] = value
         worker = self._model(WorkerConfig, own, resolved, suggestions=())
         for key in _CONVERTERS:
-            if worker is not None:
-                self._find_converter(worker.properties()[key], key, resolved)
+            if key in own:
+                self._find_converter(own[key], key, resolved)
         return worker, resolved
+
+    def _worker_properties(self, worker: WorkerConfig | None, resolved: _Resolved | None) -> dict[str, str]:
+        """What connectors are validated against; with a worker that is not valid, as near to it as can be."""
+        values = {} if resolved is None else resolved.values
+        if worker is None:
+            return {known.key: known.default for known in properties_of(WorkerConfig)} | values
+        return {key: value for key, value in values.items() if key.startswith(PASSED_ON)} | worker.properties()
 
     def _provider_names(self, section: Section) -> dict[str, str]:
         """Connect's `config.providers`: other names for the three that there are."""
@@ -186,9 +197,6 @@ class _Validation:
             else:
                 names[name] = PROVIDERS[entry.text]
         return names
-
-    def _passed_on(self, resolved: _Resolved) -> dict[str, str]:
-        return {key: value for key, value in resolved.values.items() if key.startswith(PASSED_ON)}
 
     def _connector(self, name: str, resolved: _Resolved, worker: Mapping[str, str]) -> ConnectorSpec | None:
         own: dict[str, str] = {"name": name}
@@ -250,7 +258,8 @@ class _Validation:
         try:
             converter = plugins.load_converter(task[key])
         except ConfigError as error:
-            if key in resolved.values:  # else it is the worker's, and said there
+            worker = self._documents.worker
+            if key in resolved.values or worker is None or key not in worker.entries:  # else it was said there
                 self._findings.add(resolved.place_of(key), str(error), f"{resolved.scope}.{key}")
             return
         properties = converter_properties(task, is_key=is_key)

@@ -14,6 +14,7 @@ __all__ = ["read_yaml"]
 
 _MAX_NODES: Final = 100_000
 """Aliases of aliases can make a small file huge; no honest configuration has this many values."""
+_QUOTED: Final = re.compile(r"'([^']*)'")
 _STANDARD: Final = "tag:yaml.org,2002:"
 
 
@@ -48,11 +49,16 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "syntax error"
     if "'\\t'" in problem:
         return "not valid YAML: a tab where only spaces may stand; indent with spaces"
-    # What PyYAML quotes can be (part of) a value, such as a password that begins with * or !.
-    problem = re.sub(r" ?'(?!<)[^']{2,}'", "", problem)
+    if "another document" in problem:
+        return "not valid YAML: a second document (---) in the file; one file is one document"
     if "alias" in problem:
-        problem += " (quote a value that begins with *)"
-    return f"not valid YAML: {problem}"
+        return "not valid YAML: an alias without an anchor; quote a value that begins with *"
+    return f"not valid YAML: {_QUOTED.sub(_unless_value, problem)}"
+
+
+def _unless_value(match: re.Match[str]) -> str:
+    """PyYAML quotes its own tokens, and (parts of) values, such as a password that begins with ``!``."""
+    return match[0] if len(match[1]) == 1 or match[1].startswith("<") else "…"
 
 
 class _Converter:

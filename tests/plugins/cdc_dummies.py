@@ -108,6 +108,9 @@ class PlainConverter(Converter):
     def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
         raise NotImplementedError
 
+    def control_key(self, partition: int) -> bytes:
+        raise NotImplementedError
+
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
         raise NotImplementedError
 
