@@ -10,6 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
@@ -26,6 +27,9 @@ __all__ = [
     "iso_date_text",
     "iso_time_text",
     "iso_timestamp_text",
+    "micro_timestamp_text",
+    "milli_time_text",
+    "milli_timestamp_text",
     "nano_duration_text",
     "nano_time_text",
     "nano_timestamp_text",
@@ -73,9 +77,13 @@ def decimal_text(unscaled: bytes, scale: int) -> bytes:
 
 
 def unscaled_text(value: int, scale: int) -> bytes:
-    if scale <= 0:
-        return b"%d" % (value * 10**-scale) if value else b"0"
-    digits = b"%d" % abs(value)
+    """``value`` x 10**-scale. Postgres's numerics have up to 147455 digits; Python's own conversion of
+    integers refuses more than 4300."""
+    if scale < 0:
+        value, scale = value * 10**-scale, 0
+    digits = b"%d" % abs(value) if value.bit_length() < 14_000 else str(Decimal(abs(value))).encode()
+    if scale == 0:
+        return b"-" + digits if value < 0 else digits
     if len(digits) <= scale:
         digits = digits.rjust(scale + 1, b"0")
     return b"%b%b.%b" % (b"-" if value < 0 else b"", digits[:-scale], digits[-scale:])
@@ -126,8 +134,24 @@ def time_text(us: int) -> bytes:
     return _MINUTES[minute] + _SECONDS[second]
 
 
+def micro_timestamp_text(us: int) -> bytes:
+    """Debezium's MicroTimestamp: `timestamp_text` with infinities."""
+    return INFINITE_US.get(us) or timestamp_text(us)
+
+
+def milli_timestamp_text(ms: int) -> bytes:
+    """Debezium's Timestamp, and Kafka Connect's: milliseconds, with infinities."""
+    return INFINITE_MS.get(ms) or timestamp_text(ms * 1000)
+
+
+def nano_timestamp_text(ns: int) -> bytes:
+    """Debezium's NanoTimestamp: the ends of 64 bits are the infinities."""
+    us, rest = divmod(ns, 1000)  # 64 bits of nanoseconds stay within the years 1677 to 2262
+    return INFINITE_NS.get(ns) or _nanos(timestamp_text(us), rest)
+
+
 def timestamp_text(us: int) -> bytes:
-    """Microseconds since 1970, no zone. The infinities are the caller's (`INFINITE_US`, ...)."""
+    """Microseconds since 1970, no zone."""
     days, rest = divmod(us, DAY_US)
     text = _day(days)
     if text is not None:
@@ -154,14 +178,13 @@ def _nanos(us_text: bytes, ns: int) -> bytes:
     return whole + b"." + fraction.ljust(6, b"0") + (b"%03d" % ns).rstrip(b"0")
 
 
+def milli_time_text(ms: int) -> bytes:
+    return time_text(ms * 1000)
+
+
 def nano_time_text(ns: int) -> bytes:
     us, rest = divmod(ns, 1000)
     return _nanos(time_text(us), rest)
-
-
-def nano_timestamp_text(ns: int) -> bytes:
-    us, rest = divmod(ns, 1000)  # 64 bits of nanoseconds stay within the years 1677 to 2262
-    return _nanos(timestamp_text(us), rest)
 
 
 _ISO = re.compile(

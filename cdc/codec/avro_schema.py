@@ -1,0 +1,174 @@
+"""What a writer schema means: Avro JSON → a tree of nodes that know their canonical text.
+
+The meaning of a primitive comes from ``connect.name`` (Debezium's semantic types, Kafka Connect's logical
+types) or, in schemas of plain Avro writers, from ``logicalType``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from cdc.codec import canonical_values as values
+from cdc.codec.canonical_floats import float4_text, float8_text
+from cdc.errors import DataError
+
+__all__ = ["VARIABLE_SCALE_DECIMAL", "Node", "parse_schema"]
+
+Text = Callable[[Any], bytes]
+
+VARIABLE_SCALE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One type of a writer schema.
+
+    ``text`` makes the canonical text of a value as Avro holds it (text as UTF-8 bytes); ``None`` for the types that are
+    read into JSON. ``kind`` is the name of the type for `cdc.codec.canonical.from_postgres`. ``bare`` values stand in
+    JSON without quotes, if finite.
+    """
+
+    type: str
+    name: str = ""
+    connect_name: str = ""
+    kind: str = "text"
+    text: Text | None = None
+    bare: bool = False
+    fields: list[tuple[str, Node]] = field(default_factory=list)
+    branches: list[Node] = field(default_factory=list)
+    symbols: tuple[bytes, ...] = ()
+    size: int = 0
+    items: Node | None = None
+    """Of arrays the elements, of maps the values."""
+
+
+def parse_schema(text: str) -> Node:
+    """Read a schema. `DataError` when it is not one."""
+    try:
+        return _Parser().node(json.loads(text), "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"cannot read the Avro schema {text[:120]!r}: {error!r}") from error
+
+
+_PRIMITIVES: Final[Mapping[str, tuple[str, Text | None, bool]]] = {
+    "null": ("text", None, False),
+    "boolean": ("bool", values.bool_text, True),
+    "int": ("int4", values.int_text, True),
+    "long": ("int8", values.int_text, True),
+    "float": ("float4", float4_text, True),
+    "double": ("float8", float8_text, True),
+    "bytes": ("bytea", values.base64_text, False),
+    "string": ("text", values.same_text, False),
+}
+
+_CONNECT: Final[Mapping[tuple[str, str], tuple[str, Text]]] = {
+    ("io.debezium.time.Date", "int"): ("date", values.date_text),
+    ("io.debezium.time.Time", "int"): ("time", values.milli_time_text),
+    ("io.debezium.time.MicroTime", "long"): ("time", values.time_text),
+    ("io.debezium.time.NanoTime", "long"): ("time", values.nano_time_text),
+    ("io.debezium.time.Timestamp", "long"): ("timestamp", values.milli_timestamp_text),
+    ("io.debezium.time.MicroTimestamp", "long"): ("timestamp", values.micro_timestamp_text),
+    ("io.debezium.time.NanoTimestamp", "long"): ("timestamp", values.nano_timestamp_text),
+    ("io.debezium.time.ZonedTimestamp", "string"): ("timestamptz", values.zoned_timestamp_text),
+    ("io.debezium.time.ZonedTime", "string"): ("timetz", values.zoned_time_text),
+    ("io.debezium.time.IsoDate", "string"): ("date", values.iso_date_text),
+    ("io.debezium.time.IsoTime", "string"): ("time", values.iso_time_text),
+    ("io.debezium.time.IsoTimestamp", "string"): ("timestamp", values.iso_timestamp_text),
+    ("io.debezium.time.MicroDuration", "long"): ("interval", values.duration_text),
+    ("io.debezium.time.NanoDuration", "long"): ("interval", values.nano_duration_text),
+    ("io.debezium.time.Interval", "string"): ("interval", values.interval_text),
+    # Debezium writes Postgres's date, time and timestamp so with time.precision.mode=connect: no zone
+    ("org.apache.kafka.connect.data.Date", "int"): ("date", values.date_text),
+    ("org.apache.kafka.connect.data.Time", "int"): ("time", values.milli_time_text),
+    ("org.apache.kafka.connect.data.Timestamp", "long"): ("timestamp", values.milli_timestamp_text),
+}
+
+_LOGICAL: Final[Mapping[tuple[str, str], tuple[str, Text]]] = {
+    ("date", "int"): ("date", values.date_text),
+    ("time-millis", "int"): ("time", values.milli_time_text),
+    ("time-micros", "long"): ("time", values.time_text),
+    ("timestamp-millis", "long"): ("timestamptz", lambda ms: values.instant_text(ms * 1000)),
+    ("timestamp-micros", "long"): ("timestamptz", values.instant_text),
+    ("local-timestamp-millis", "long"): ("timestamp", lambda ms: values.timestamp_text(ms * 1000)),
+    ("local-timestamp-micros", "long"): ("timestamp", values.timestamp_text),
+}
+
+_DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
+_BITS: Final = "io.debezium.data.Bits"
+
+
+class _Parser:
+    def __init__(self) -> None:
+        self._named: dict[str, Node] = {}
+
+    def node(self, schema: Any, namespace: str) -> Node:
+        if isinstance(schema, str):
+            return self._reference(schema, {}, namespace)
+        if isinstance(schema, list):
+            return Node("union", branches=[self.node(branch, namespace) for branch in schema])
+        kind = schema["type"]
+        if not isinstance(kind, str):
+            return self.node(kind, namespace)
+        if kind == "array":
+            items = self.node(schema["items"], namespace)
+            element = next((branch for branch in items.branches if branch.type != "null"), items)
+            return Node("array", connect_name=_connect_name(schema), kind=f"{element.kind}[]", items=items)
+        if kind == "map":
+            return Node("map", connect_name=_connect_name(schema), items=self.node(schema["values"], namespace))
+        if kind in ("record", "error", "enum", "fixed"):
+            return self._define(kind, schema, namespace)
+        return self._reference(kind, schema, namespace)
+
+    def _reference(self, name: str, schema: Mapping[str, Any], namespace: str) -> Node:
+        if name not in _PRIMITIVES:
+            known = self._named.get(f"{namespace}.{name}") if "." not in name and namespace else None
+            return known or self._named[name]
+        kind, text, bare = _PRIMITIVES[name]
+        connect_name, logical = _connect_name(schema), schema.get("logicalType", "")
+        if (connect_name, name) in _CONNECT:
+            kind, text = _CONNECT[connect_name, name]
+            bare = False
+        elif connect_name == _DECIMAL or (not connect_name and logical == "decimal" and name == "bytes"):
+            kind, text, bare = "numeric", partial(values.decimal_text, scale=_scale(schema)), True
+        elif connect_name == _BITS:
+            kind, text = "bit", partial(values.bits_text, length=int(schema["connect.parameters"]["length"]))
+        elif not connect_name and (logical, name) in _LOGICAL:
+            kind, text = _LOGICAL[logical, name]
+            bare = False
+        return Node(name, connect_name=connect_name, kind=kind, text=text, bare=bare)
+
+    def _define(self, kind: str, schema: Mapping[str, Any], namespace: str) -> Node:
+        name = schema["name"]
+        if "." in name:
+            namespace = name.rpartition(".")[0]
+        else:
+            namespace = schema.get("namespace", namespace)
+            name = f"{namespace}.{name}" if namespace else name
+        node = Node("record" if kind == "error" else kind, name=name, connect_name=_connect_name(schema))
+        self._named[name] = node
+        if kind == "enum":
+            node.symbols = tuple(symbol.encode() for symbol in schema["symbols"])
+        elif kind == "fixed":
+            node.size = int(schema["size"])
+            if schema.get("logicalType") == "decimal":
+                node.kind, node.text, node.bare = "numeric", partial(values.decimal_text, scale=_scale(schema)), True
+            else:
+                node.kind, node.text = "bytea", values.base64_text
+        else:
+            node.fields = [(field["name"], self.node(field["type"], namespace)) for field in schema["fields"]]
+            if node.connect_name == VARIABLE_SCALE_DECIMAL:
+                node.kind, node.bare = "numeric", True
+        return node
+
+
+def _connect_name(schema: Mapping[str, Any]) -> str:
+    return str(schema.get("connect.name", ""))
+
+
+def _scale(schema: Mapping[str, Any]) -> int:
+    parameters = schema.get("connect.parameters") or {}
+    return int(parameters.get("scale", schema.get("scale", 0)))
