@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +49,10 @@ def value_to_json(schema: Schema, value: Any) -> Any:
     match schema.type:
         case "bytes":
             return base64.b64encode(value).decode("ascii")
-        case "float32" | "float64":
-            return value if math.isfinite(value) else _nonfinite(value)
+        case "float32" | "float64" if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case "float32":
+            return _shortest_single(value)
         case "array" if schema.values:
             return [value_to_json(schema.values, item) for item in value]
         case "map" if schema.keys and schema.values:
@@ -80,5 +83,14 @@ def value_from_json(schema: Schema, form: Any) -> Any:
     return form
 
 
-def _nonfinite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _shortest_single(value: float) -> float:
+    """The number with the fewest digits that a 32-bit float reads back as ``value``: 0.1, not 0.10000000149."""
+    single = struct.pack("<f", value)
+    for digits in range(1, 9):
+        short = float(f"{value:.{digits}g}")
+        try:
+            if struct.pack("<f", short) == single:
+                return short
+        except OverflowError:
+            continue
+    return value
