@@ -14,7 +14,8 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_when_event_set,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from cdc.errors import CdcError
@@ -27,7 +28,8 @@ __all__ = ["EmbeddedRegistry"]
 
 _log = structlog.get_logger(__name__)
 
-_WAIT: Final = wait_exponential_jitter(initial=0.5, max=15)
+_WAIT: Final = wait_exponential(multiplier=0.5, max=15) + wait_random(0, 0.5)
+_STOP_TIMEOUT: Final = 2.0
 
 
 class EmbeddedRegistry:
@@ -44,9 +46,10 @@ class EmbeddedRegistry:
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop answering. A request to Kafka that is under way is not waited for longer than two seconds."""
         self._stopping.set()
         self._store.close()
-        self._thread.join()
+        self._thread.join(_STOP_TIMEOUT)
 
     def _start_store(self) -> None:
         retrying = Retrying(

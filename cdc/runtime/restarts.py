@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 from cdc.config import WorkerConfig
 
@@ -47,15 +47,15 @@ class Restarts:
     def failed(self, ran_for: float, *, fatal: bool) -> float | None:
         """Seconds to wait before the restart of a task that failed after ``ran_for`` seconds; ``None``: never.
 
-        Waits double with each failure in a row and are spread by a jitter; a task that ran for the policy's
-        ``reset`` has put its earlier failures behind it.
+        Waits double with each failure in a row and are spread by a jitter of half the first one; a task that ran for
+        the policy's ``reset`` has put its earlier failures behind it.
         """
         self.in_a_row = 1 if ran_for >= self.policy.reset else self.in_a_row + 1
         if not self.policy.enabled:
             return None
         first = self.policy.fatal if fatal else self.policy.initial
         longest = self.policy.fatal * _FATAL_GROWTH if fatal else self.policy.maximum
-        strategy = wait_exponential_jitter(initial=first, max=longest, jitter=first / 2)
+        strategy = wait_exponential(multiplier=first, max=longest) + wait_random(0, first / 2)
         attempt = RetryCallState(Retrying(), None, (), {})
         attempt.attempt_number = self.in_a_row
         return strategy(attempt)

@@ -60,8 +60,7 @@ def run(
 
 @contextmanager
 def _stop_on_signals(worker: Worker) -> Iterator[None]:
-    def stop(number: int, _frame: object) -> None:
-        del number
+    def stop(_number: int, _frame: object) -> None:
         worker.request_stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

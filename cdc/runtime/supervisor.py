@@ -110,14 +110,17 @@ class Supervisor:
     def join(self, timeout: float | None = None) -> bool:
         """Wait until no task runs and none will; ``False`` after ``timeout`` seconds."""
         self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self._waker.close()
         if self._error is not None:
             raise RuntimeError("the supervisor failed") from self._error
-        return not self._thread.is_alive()
+        return True
 
     def _wake_up(self) -> None:
         try:
             self._waker.send(b"!")
-        except (BlockingIOError, BrokenPipeError):  # enough wake-ups are waiting, or nobody is left to wake
+        except OSError:  # enough wake-ups are waiting, or nobody is left to wake
             return
 
     def _run(self) -> None:
@@ -170,6 +173,7 @@ class Supervisor:
         return f"it did not stop within {self._grace:g} s"
 
     def _stop_tasks(self, *, kill: bool) -> None:
+        _log.info("stopping", tasks=sum(task.child is not None for task in self._tasks), kill=kill)
         for task in self._tasks:
             task.due = None
             if task.child is None:

@@ -5,6 +5,7 @@ As a program it is a task's process with runners for them, in place of those tha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import structlog
 from pydantic import Field, SecretStr
 
 from cdc.errors import ConfigError, FatalError, Finding, RetriableError
@@ -74,7 +76,7 @@ class SleeperConnector(SourceConnector):
 class CrasherConfig(ConnectorConfig):
     """Settings of a sink whose task dies."""
 
-    how: Literal["error", "fatal", "exit", "kill", "once", "secret"] = Field(
+    how: Literal["error", "fatal", "exit", "kill", "once", "secret", "protocol"] = Field(
         default="error", description="In which way."
     )
     marker: str = Field(default="", description="File that tells that it has died once.")
@@ -120,6 +122,7 @@ def run_source(connector: SleeperConnector, context: TaskContext, worker: Mappin
     context.report("group", worker["group.id"])
     context.report("registry", worker["schema.registry.url"])
     context.report("state", "RUNNING")
+    structlog.get_logger(__name__).info("told to run")
     match connector.config.behaviour:
         case "finish":
             return
@@ -143,6 +146,11 @@ def run_sink(connector: CrasherConnector, context: TaskContext, worker: Mapping[
             os._exit(3)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "protocol":
+            for fd in range(3, 256):
+                with contextlib.suppress(OSError):
+                    os.write(fd, b"no protocol\n")
+            threading.Event().wait()
         case "secret":
             raise RuntimeError(f"login with {config.password.get_secret_value()!r} failed")
         case "once" if os.path.exists(config.marker):
