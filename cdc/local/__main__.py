@@ -75,8 +75,7 @@ def start(
 def status(flavour: _FlavourOption = None, directory: _DirOption = None, output: _OutputOption = _Output.text) -> None:
     """Show every part; exit status 3 unless all run."""
     stack = _stack(flavour, directory)
-    running = stack.is_running()
-    _show(stack, output, "running" if running else "not running")
+    running = _show(stack, output, None)
     if not running:
         raise typer.Exit(_NOT_RUNNING)
 
@@ -110,8 +109,11 @@ def _stack(
     )
 
 
-def _show(stack: Stack, output: _Output, state: str) -> None:
+def _show(stack: Stack, output: _Output, state: str | None) -> bool:
+    """Write what the stack looks like; whether all of it runs. ``state`` None says just that."""
     parts = stack.status()
+    running = all(part.state == "running" for part in parts)
+    state = state or ("running" if running else "not running")
     password_file = stack.postgres.directory / "password"
     if output is _Output.json:
         answer = {
@@ -123,7 +125,7 @@ def _show(stack: Stack, output: _Output, state: str) -> None:
             "postgres_password_file": str(password_file),
         }
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
-        return
+        return running
     table = Table(title=f"{stack.flavour} stack: {state}")
     for heading in ("part", "server", "endpoint", "pid", "state"):
         table.add_column(heading, no_wrap=True)
@@ -134,6 +136,7 @@ def _show(stack: Stack, output: _Output, state: str) -> None:
     console.print(f"data, logs: {stack.directory}", highlight=False)
     if password_file.exists():
         console.print(f"Postgres: user {stack.postgres.user}, password in {password_file}", highlight=False)
+    return running
 
 
 def main() -> None:

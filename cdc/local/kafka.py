@@ -58,7 +58,7 @@ class EmbeddedKafka(Kafka):
     It does not hide aborted records from read_committed readers and has no KIP-848 groups.
     """
 
-    name: ClassVar[str] = "Kafka-compatible broker (embedded)"
+    name: ClassVar[str] = "Kafka broker (embedded)"
 
     @property
     def keeps_data(self) -> bool:
