@@ -26,6 +26,8 @@ __all__ = [
     "SinkConnector",
     "SourceConnector",
     "SourceTask",
+    "Stream",
+    "Survey",
     "TaskContext",
     "ValueEncoder",
 ]
@@ -84,8 +86,30 @@ class Connector(ABC):
         """Preflight against the live server: each finding has the statement or setting that mends it."""
 
 
+@dataclass(frozen=True)
+class Stream:
+    """A topic that a source writes, and the table it carries; ``key`` are the columns of its record key."""
+
+    topic: str
+    schema: str
+    table: str
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source would capture from its live server: the streams, and what forbids to start."""
+
+    streams: Sequence[Stream]
+    findings: Sequence[Finding]
+
+
 class SourceConnector(Connector):
     """Makes the task that reads an external system."""
+
+    def survey(self) -> Survey:
+        """Ask the live server. `cdc.errors.RetriableError` when it is away: the tasks will wait for it."""
+        return Survey((), ())
 
     @abstractmethod
     def task(self, context: TaskContext) -> SourceTask: ...
@@ -93,6 +117,10 @@ class SourceConnector(Connector):
 
 class SinkConnector(Connector):
     """Makes the store that the runtime's sink task writes topics into (`cdc.mirror.store`)."""
+
+    def fits(self, streams: Sequence[Stream]) -> Sequence[Finding]:  # noqa: ARG002 - for subclasses
+        """Faults of this sink's settings for the topics that the sources of the same worker write."""
+        return ()
 
     @abstractmethod
     def store(self, context: TaskContext) -> Any: ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-from cdc.errors import CdcError, Finding
-from cdc.plugin import Connector, SourceConnector, TaskContext
+from cdc.errors import CdcError, FatalError, Finding
+from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.catalog import publication_tables
 from cdc.postgres.config import PostgresConfig
@@ -88,6 +88,22 @@ class PostgresSourceConnector(SourceConnector):
         else:
             stream.close()
         return findings
+
+    def survey(self) -> Survey:
+        """The tables that the lists choose, and everything that forbids to stream them."""
+        config = self.settings
+        try:
+            connection = connect(config.conninfo(), "cdc/survey")
+        except FatalError as error:
+            return Survey((), [Finding(str(error), key="database.user")])
+        with connection:
+            findings = preparation.server_findings(preparation.settings_of(connection))
+            chosen = preparation.chosen_tables(connection, config)
+        streams = [
+            Stream(f"{config.topic_prefix}.{table.full_name}", table.schema, table.name, table.primary_key)
+            for table in chosen.tables
+        ]
+        return Survey(streams, findings + chosen.findings + table_findings(chosen.tables))
 
     def task(self, context: TaskContext) -> PostgresSourceTask:
         return PostgresSourceTask(self.settings, context)
