@@ -1,0 +1,265 @@
+"""The ``_schemas`` topic: created or checked, read to its end and on, appended to with acks from all replicas."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from cdc.errors import CdcError
+from cdc.registry.errors import RegistryMisconfigured, RegistryRefused, RegistryUnavailable, RestError
+from cdc.registry.records import Record
+from cdc.registry.store import LogReader
+
+__all__ = ["KafkaLog"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
+_REFUSALS: Final = frozenset(
+    (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    )
+)
+
+
+class KafkaLog:
+    """One compacted, one-partition topic.
+
+    ``client`` has librdkafka's properties common to all clients (``bootstrap.servers``, ``security.*``, …).
+    ``replication`` is the factor wanted for a new topic; on a smaller cluster, as many as there are brokers.
+    """
+
+    def __init__(
+        self, client: Mapping[str, Any], topic: str = "_schemas", *, replication: int = 3, timeout: float = 15.0
+    ) -> None:
+        self._client = {**client, "logger": _log, "error_cb": _log_client_error}
+        self._topic = topic
+        self._replication = replication
+        self._timeout = timeout
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._admin: AdminClient | None = None
+        self._consumer: Consumer | None = None
+        self._producer: Producer | None = None
+        self._appending = threading.Lock()
+
+    def start(self, reader: LogReader) -> None:
+        """Create or check the topic, and begin to read, once. `RegistryMisconfigured` when the topic cannot serve."""
+        if self._thread is not None:
+            return
+        if self._stopping.is_set():
+            raise RegistryUnavailable(f"The log on topic {self._topic} has been closed")
+        admin = AdminClient(self._client)
+        try:
+            self._create_or_check(admin)
+        except KafkaException as error:
+            raise _as_error(error.args[0], f"Cannot create or check the topic {self._topic}") from error
+        except FutureTimeout as error:
+            raise self._silence() from error
+        self._admin = admin
+        self._producer = Producer(
+            {
+                **self._client,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                "compression.type": "gzip",
+                "message.max.bytes": _MAX_RECORD_BYTES,
+                "delivery.timeout.ms": int(self._timeout * 1000),
+            }
+        )
+        self._consumer = Consumer(
+            {
+                **self._client,
+                "group.id": f"cdc-registry-{self._topic}",  # librdkafka wants one; nothing is ever joined or committed
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                # Writes wait for their own records. Not every broker ends a waiting fetch as soon as there is one.
+                "fetch.wait.max.ms": 50,
+                "isolation.level": "read_uncommitted",  # as Confluent's reader: offsets must not wait for strangers
+            }
+        )
+        self._thread = threading.Thread(
+            target=self._follow, args=(self._consumer, reader), name="schema-registry-log", daemon=True
+        )
+        self._thread.start()
+
+    def end(self) -> int:
+        """The topic's high watermark, asked of the broker."""
+        admin, partition = self._admin, TopicPartition(self._topic, 0)
+        if admin is None:
+            raise RegistryUnavailable(f"The log on topic {self._topic} has not been started")
+        # Not the consumer's own query: it would have to wait for the poll that is always under way.
+        try:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            answer = admin.list_offsets({partition: latest}, request_timeout=self._timeout)
+            return int(answer[partition].result(self._timeout).offset)
+        except KafkaException as error:
+            raise _as_error(error.args[0], f"Cannot ask Kafka for the end of topic {self._topic}") from error
+        except FutureTimeout as error:
+            raise self._silence() from error
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Write ``records`` in order and wait for all acknowledgements; the offset of the last."""
+        producer = self._producer
+        if producer is None:
+            raise RegistryUnavailable(f"The log on topic {self._topic} has not been started")
+        offsets: list[int] = []
+        errors: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                errors.append(error)
+            else:
+                offsets.append(_offset(message))
+
+        with self._appending:
+            for record in records:
+                self._produce(producer, record, delivered)
+            # delivery.timeout.ms ends the wait: every record is reported by then.
+            while len(offsets) + len(errors) < len(records):
+                producer.poll(self._timeout)
+        if errors:
+            raise _as_error(errors[0], f"Cannot write to topic {self._topic}")
+        return max(offsets)
+
+    def close(self) -> None:
+        """Stop reading. Records whose acknowledgement is awaited are reported as lost."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._consumer is not None:
+            self._consumer.close()
+        if self._producer is not None:
+            self._producer.purge()
+
+    def _silence(self) -> RegistryUnavailable:
+        return RegistryUnavailable(f"Kafka did not answer within {self._timeout} s about topic {self._topic}")
+
+    def _produce(self, producer: Producer, record: Record, delivered: Any) -> None:
+        try:
+            producer.produce(self._topic, record.value, record.key, partition=0, on_delivery=delivered)
+        except KafkaException as error:
+            raise _as_error(error.args[0], f"Cannot write to topic {self._topic}") from error
+        except BufferError as error:
+            raise RegistryUnavailable(f"Too many unacknowledged records for topic {self._topic}") from error
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _follow(self, consumer: Consumer, reader: LogReader) -> None:
+        try:
+            consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
+            position = 0
+            while not self._stopping.is_set():
+                first = consumer.poll(0.25)
+                if first is not None:
+                    # consume() alone would wait for a full batch; after poll() it takes what has been fetched.
+                    for message in (first, *consumer.consume(500, timeout=0)):
+                        position = self._tell(message, reader, position)
+                    reader.reached(position)
+        except CdcError as error:
+            reader.failed(error)
+        except Exception as error:  # noqa: BLE001 - the thread's last word; whoever waits for it gets it
+            _log.exception("The reader of topic %s has died", self._topic)
+            reader.failed(RegistryUnavailable(f"The reader of topic {self._topic} has died: {error!r}"))
+
+    def _tell(self, message: Message, reader: LogReader, position: int) -> int:
+        error = message.error()
+        if error is None:
+            reader.record(_offset(message), _bytes(message.key()), _bytes(message.value()))
+            return _offset(message) + 1
+        if error.code() == KafkaError._PARTITION_EOF:
+            return max(position, _offset(message))  # also past offsets that compaction left without a record
+        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+            raise RegistryMisconfigured(
+                f"Topic {self._topic} no longer has offset {position}: it was deleted, made again or cut. The ids in"
+                " use are not on it any more; restore the topic, then restart the worker"
+            )
+        if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}:
+            raise RegistryMisconfigured(
+                f"Topic {self._topic} has been deleted, with all schema ids in use; restore it, then restart the worker"
+            )
+        _log.warning("Reading topic %s: %s", self._topic, error)
+        return position
+
+    # -- the topic -----------------------------------------------------------------------------
+
+    def _create_or_check(self, admin: AdminClient) -> None:
+        cluster = admin.list_topics(timeout=self._timeout)
+        if self._topic not in cluster.topics:
+            replication = max(1, min(self._replication, len(cluster.brokers)))
+            topic = NewTopic(self._topic, 1, replication, config={"cleanup.policy": "compact"})
+            try:
+                admin.create_topics([topic], request_timeout=self._timeout)[self._topic].result(self._timeout)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+            else:
+                _log.info("Created topic %s with replication factor %d", self._topic, replication)
+                return
+            cluster = admin.list_topics(timeout=self._timeout)
+        self._check(admin, cluster.topics[self._topic])
+
+    def _check(self, admin: AdminClient, topic: Any) -> None:
+        if len(topic.partitions) != 1:
+            raise RegistryMisconfigured(
+                f"Topic {self._topic} has {len(topic.partitions)} partitions; a schema registry needs exactly one,"
+                " because the order of its records decides. Name another topic or make it again"
+            )
+        resource = ConfigResource(ResourceType.TOPIC, self._topic)
+        configs = admin.describe_configs([resource], request_timeout=self._timeout)[resource].result(self._timeout)
+        policy = configs["cleanup.policy"].value if "cleanup.policy" in configs else None
+        if policy != "compact":
+            raise RegistryMisconfigured(
+                f"Topic {self._topic} has cleanup.policy={policy}, so that Kafka would delete schemas in use. Set it:"
+                f" kafka-configs.sh --alter --entity-type topics --entity-name {self._topic}"
+                " --add-config cleanup.policy=compact"
+            )
+
+
+def _as_error(error: KafkaError, what: str) -> CdcError:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return RestError(422, 42209, "Register operation failed because schema is too large")
+    if error.code() in _REFUSALS:
+        return RegistryRefused(f"{what}: {error.str()}. Grant the worker's principal access to the topic")
+    return RegistryUnavailable(f"{what}: {error.str()}")
+
+
+def _offset(message: Message) -> int:
+    offset = message.offset()
+    if offset is None:
+        raise RegistryUnavailable("Kafka's client reported a record without its offset")
+    return offset
+
+
+def _bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
+
+
+def _log_client_error(error: KafkaError) -> None:
+    _log.debug("Kafka client: %s", error)
