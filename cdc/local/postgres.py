@@ -217,8 +217,10 @@ class Postgres(Server):
         for process in left:
             process.kill()
         if Process.of(postmaster) is not None:
-            # Postgres would take the stranger for itself and refuse to start.
-            pid_file.unlink()
+            # A stranger with the old pid, or the zombie of the postmaster where nobody reaps orphans, as in
+            # many containers. Postgres would take it for a running server and refuse to start.
+            for claim in (pid_file, *self.data.glob(".s.PGSQL.*")):
+                claim.unlink()
 
     def answers(self) -> bool:
         """Whether it takes connections: our postmaster's pid file says so, and a connection shows it."""

@@ -21,6 +21,8 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from fix_servers import missing
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cdc.local import LocalServerError, MissingPart, Server
 from cdc.local._process import Process
@@ -119,16 +121,29 @@ def test_postgres_starts_though_only_its_postmaster_was_killed_and_a_backend_han
     assert run_sql(server, "SELECT 1") == [(1,)]
 
 
-def test_postgres_starts_though_the_pid_in_its_pid_file_is_a_strangers_by_now(launch: Launch) -> None:
+def test_postgres_starts_though_the_pid_in_its_lock_files_is_a_strangers_by_now(launch: Launch) -> None:
     server = launch(EmbeddedPostgres())
     server.kill()
-    pid_file = server.data / "postmaster.pid"
-    lines = pid_file.read_text().splitlines()
-    with subprocess.Popen(["sleep", "1000"]) as stranger:
-        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+    lock_files = [server.data / "postmaster.pid", *server.data.glob(".s.PGSQL.*.lock")]
+    assert len(lock_files) == 2
+    # As the server's user: Postgres believes in a pid only if it may send it a signal.
+    user = server.data.stat().st_uid if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "1000"], user=user) as stranger:
+        for path in lock_files:
+            lines = path.read_text().splitlines()
+            path.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         server.start()
         assert stranger.poll() is None
         stranger.kill()
+    assert run_sql(server, "SELECT 1") == [(1,)]
+
+
+def test_postgres_refuses_a_folder_that_somebody_else_runs_a_server_on(launch: Launch) -> None:
+    server = launch(EmbeddedPostgres())
+    (server.directory / "process.json").unlink()
+    second = EmbeddedPostgres(directory=server.directory)
+    with pytest.raises(LocalServerError, match=f"a Postgres server with pid {server.pid} that was not started"):
+        second.start()
     assert run_sql(server, "SELECT 1") == [(1,)]
 
 
@@ -243,7 +258,11 @@ def test_redis_asks_for_the_password_and_shows_it_to_nobody(launch: Launch, kind
     server = launch(kind(password=password, settings={"maxmemory": "50mb"}))
     with redis.Redis.from_url(server.url) as client:
         assert client.config_get("maxmemory") == {"maxmemory": str(50 * 1024 * 1024)}
-    with redis.Redis(host=server.host, port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+    at_once = Retry(NoBackoff(), 0)
+    with (
+        redis.Redis(host=server.host, port=server.port, retry=at_once) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
         stranger.ping()
     assert b"p@ss" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
     assert (server.directory / "server.conf").stat().st_mode & 0o077 == 0
@@ -353,20 +372,20 @@ def test_a_stack_is_started_shown_broken_mended_and_stopped(flavour: Flavour, tm
         os.kill(broken["pid"], signal.SIGKILL)
         victim = Process.of(broken["pid"])
         assert victim is None or victim.wait(30)
-        status = stack("status", "--dir", directory, "--output", "json")
-        assert status.returncode == 3
-        states = {part["part"]: part["state"] for part in json.loads(status.stdout)["parts"]}
+        states = {part.part: part.state for part in Stack(flavour, directory).status()}
         assert states == {part["part"]: "stopped" if part is broken else "running" for part in parts}
-        mended = stack("start", "--dir", directory)
+        mended = stack("start", "--dir", directory, "--output", "json")
         assert mended.returncode == 0, mended.stderr
-    assert [part["endpoint"] for part in shown(directory)["parts"]] == [part["endpoint"] for part in parts]
+        assert json.loads(mended.stdout)["state"] == "running"
+    now = json.loads(mended.stdout)["parts"]
+    assert [part["endpoint"] for part in now] == [part["endpoint"] for part in parts]
     assert run_sql(here.postgres, "SELECT a FROM t") == [(42,)]
     with here.redis.client() as client:
         assert client.get("a") == b"1"
     if here.kafka.keeps_data:
         assert "kept" in topics(here.kafka)
 
-    servers = [Process.of(part["pid"]) for part in shown(directory)["parts"]]
+    servers = [Process.of(part["pid"]) for part in now]
     assert stack("stop", "--dir", directory).returncode == 0
     assert not any(server is not None and server.is_alive() for server in servers)
     assert stack("stop", "--dir", directory).returncode == 0
