@@ -34,11 +34,15 @@ def read_offsets(
     Reads committed records up to where the topic ends now. An open transaction of another connector may hold that back
     for a moment: what is committed behind it is waited for, not missed.
     """
+    settings = {
+        **client_settings(worker, "consumer"),
+        "group.id": f"cdc-offsets-{connector}",
+        "enable.auto.commit": False,
+    }
+    ends = _ends({**settings, "isolation.level": "read_uncommitted"}, topic, partitions, pump)
     consumer = Consumer(
         {
-            **client_settings(worker, "consumer"),
-            "group.id": f"cdc-offsets-{connector}",
-            "enable.auto.commit": False,
+            **settings,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
@@ -47,12 +51,6 @@ def read_offsets(
     )
     found: dict[str, Any] = {}
     try:
-        ends: dict[int, int] = {}
-        for partition in range(partitions):
-            pump()
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
-            if high > 0:
-                ends[partition] = high
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
         while ends:
             if stopping():
@@ -77,6 +75,23 @@ def read_offsets(
     finally:
         consumer.close()
     return found
+
+
+def _ends(settings: dict[str, Any], topic: str, partitions: int, pump: Callable[[], None]) -> dict[int, int]:
+    """Where each partition ends now. Asked read-uncommitted: the other end is before any open transaction."""
+    consumer = Consumer(settings)
+    ends: dict[int, int] = {}
+    try:
+        for partition in range(partitions):
+            pump()
+            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
+            if high > 0:
+                ends[partition] = high
+    except KafkaException as error:
+        raise translate(error, f"asking for the ends of the offsets topic {topic}") from None
+    finally:
+        consumer.close()
+    return ends
 
 
 def _take(found: dict[str, Any], connector: str, key: bytes | None, value: bytes | None) -> None:

@@ -126,7 +126,11 @@ class RecordProducer:
                 # The next init_transactions of this transactional id aborts it.
                 self._open = False
         self._producer.purge()
-        self._producer.flush(0.1)
+        try:
+            self._producer.flush(0.1)
+        except KafkaException:
+            # Fenced or failed for good: there is nothing left to serve callbacks for.
+            return
 
     def _persist(self, call: Callable[[float], None], doing: str) -> None:
         """Repeat a transactional call in slices until it is through."""

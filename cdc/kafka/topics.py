@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -21,8 +21,6 @@ COMPACTED: Final = {"cleanup.policy": "compact", "delete.retention.ms": str(DELE
 """For tables with a key: the topic keeps the last record of every row."""
 EVENTS: Final = {"cleanup.policy": "delete"}
 """For tables without key: nothing can be compacted (EXACTNESS.md H16)."""
-
-_SLICE_S: Final = 2.0
 
 
 class Topics:
@@ -83,11 +81,19 @@ class Topics:
         return count
 
     def _count(self, topic: str) -> int | None:
-        self._pump()
-        try:
-            metadata = self._admin.list_topics(topic, timeout=_SLICE_S).topics.get(topic)
-        except KafkaException as error:
+        """Partitions of the topic; ``None`` when there is no such topic.
+
+        A describe request, because a plain metadata request for one name lets brokers create it with their defaults.
+        """
+        future = self._admin.describe_topics(TopicCollection([topic]), request_timeout=15)[topic]
+        while not future.done():
+            self._pump()
+            self._admin.poll(0.05)
+        error = future.exception()
+        if isinstance(error, KafkaException):
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
             raise translate(error, f"asking for the topic {topic}") from None
-        if metadata is None or metadata.error is not None or not metadata.partitions:
-            return None
-        return len(metadata.partitions)
+        if error is not None:
+            raise error
+        return len(future.result().partitions)
