@@ -105,6 +105,22 @@ def test_the_image_runs_the_command_as_an_ordinary_user() -> None:
     assert lines.index("USER cdc") < lines.index('ENTRYPOINT ["cdc"]')
 
 
+def test_the_build_is_given_every_file_it_copies() -> None:
+    copied = {
+        word.removeprefix("./")
+        for line in (DOCKER / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+        for word in line.split()[1:-1]
+    }
+    allowed = {
+        line.removeprefix("!")
+        for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert copied == allowed
+    assert all((DOCKER.parent / path).exists() for path in copied)
+
+
 def test_the_stack_script_is_portable_shell() -> None:
     assert (DOCKER / "stack").stat().st_mode & 0o111
     subprocess.run(["/bin/sh", "-n", DOCKER / "stack"], check=True)
