@@ -18,7 +18,7 @@ from cdc.registry.avro_defaults import MISSING, is_valid_default
 from cdc.registry.avro_text import canonical_text
 from cdc.registry.errors import InvalidSchema
 
-__all__ = ["NAMED", "PRIMITIVES", "AvroField", "AvroSchema", "AvroType", "parse"]
+__all__ = ["NAMED", "PRIMITIVES", "AvroField", "AvroSchema", "AvroType", "parse", "resolve"]
 
 PRIMITIVES: Final = frozenset(("null", "boolean", "int", "long", "float", "double", "bytes", "string"))
 NAMED: Final = frozenset(("record", "enum", "fixed"))
@@ -73,6 +73,11 @@ class AvroSchema:
 
     root: AvroType
     text: str
+
+
+def resolve(text: str, references: Iterable[str]) -> str:
+    """The canonical text of a schema with the types of ``references`` written out where they are first used."""
+    return canonical_text(parse(text, references, strict=False).root, frozenset(), normalize=False)
 
 
 def parse(text: str, references: Iterable[str] = (), *, strict: bool = True, normalize: bool = False) -> AvroSchema:
