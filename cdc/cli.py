@@ -96,9 +96,13 @@ def check(files: Files, output: Output = "text") -> None:
 
     Exit status: 0 nothing found, 1 findings, 2 the configuration is not valid.
     """
-    from cdc.operate.check import run_check  # noqa: PLC0415
+    from cdc.operate import check as preflight  # noqa: PLC0415
 
-    raise typer.Exit(run_check(_load(files), output))
+    loaded = _load(files)
+    _log_quietly()
+    findings = preflight.check(loaded)
+    typer.echo(preflight.render(loaded, findings, output))
+    raise typer.Exit(1 if findings else 0)
 
 
 @app.command()
@@ -144,12 +148,20 @@ def _load(files: list[Path]) -> Config:
     return load(files, secrets=_session.secrets)
 
 
+def _log_quietly() -> None:
+    """Logs only with ``--debug``: for commands whose result says all there is to say."""
+    from cdc.observe.logging import choose_format, configure_logging  # noqa: PLC0415
+
+    level = "debug" if _session.debug else "critical"
+    configure_logging(level, choose_format(sys.stderr), _session.redact)
+
+
 def main() -> None:
     """The entry point ``cdc``. Ends the process with the exit status."""
     from cdc.errors import CdcError, ConfigError  # noqa: PLC0415
 
     try:
-        app()
+        app(prog_name="cdc")
     except ConfigError as error:
         _fail(error, "\n".join(str(finding) for finding in error.findings), 2)
     except CdcError as error:
