@@ -40,7 +40,7 @@ PUMP_S: Final = 0.1
 """How often the source is looked after while something else is waited for."""
 DRAIN_S: Final = 8.0
 """How long a task that was asked to stop goes on waiting for Kafka or the registry."""
-_RETRY_WAIT: Final = tenacity.wait_exponential_jitter(initial=0.2, max=10.0)
+_RETRY_WAIT: Final = tenacity.wait_exponential(multiplier=0.2, max=10.0) + tenacity.wait_random(0, 0.2)
 
 
 def run_source_task(connector: SourceConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
