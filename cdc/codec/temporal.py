@@ -17,6 +17,10 @@ from cdc.codec.inexact import Inexact, quoted
 
 __all__ = [
     "DATE_INFINITY",
+    "DAYS",
+    "DAY_US",
+    "MINUTES",
+    "SECONDS",
     "clock",
     "date",
     "interval_iso",
@@ -40,11 +44,11 @@ _TIMESTAMP_INFINITY = {
 }
 _EPOCH = civil_date(1970, 1, 1).toordinal()
 _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
-_DAY_US = 86_400_000_000
+DAY_US = 86_400_000_000
 _FRACTION = (0, 100_000, 10_000, 1_000, 100, 10, 1)
-_MINUTES = {b"%02d:%02d" % (h, m): (h * 60 + m) * 60_000_000 for h in range(24) for m in range(60)}
-_MINUTES[b"24:00"] = _DAY_US
-_SECONDS = {b"%02d" % second: second * 1_000_000 for second in range(60)}
+MINUTES = {b"%02d:%02d" % (h, m): (h * 60 + m) * 60_000_000 for h in range(24) for m in range(60)}
+"""``hh:mm`` → microseconds, without the ``24:00`` that only a whole day has."""
+SECONDS = {b"%02d" % second: second * 1_000_000 for second in range(60)}
 _INT64 = 2**63
 _CACHED_DATES = 8192
 
@@ -95,7 +99,8 @@ class _Dates(dict[bytes, int]):
         return days
 
 
-_DATES = _Dates()
+DAYS = _Dates()
+"""Text of a date → days since 1970-01-01. `ValueError` for what is no date."""
 
 
 def date() -> Reader:
@@ -104,7 +109,7 @@ def date() -> Reader:
     def read(text: bytes) -> int:
         if text in DATE_INFINITY:
             return DATE_INFINITY[text]
-        return _DATES[text]
+        return DAYS[text]
 
     return read
 
@@ -120,7 +125,7 @@ def iso_date() -> Reader:
 
 def _iso_day(text: bytes) -> bytes:
     """A date as ISO 8601 with expanded years, as Java prints it: ``-0043-03-15``, ``+10000-01-01``."""
-    _DATES[text]
+    DAYS[text]
     if len(text) == 10:
         return text
     match = _DATE.fullmatch(text)
@@ -133,8 +138,10 @@ def _iso_day(text: bytes) -> bytes:
 
 def clock(text: bytes) -> int:
     """``hh:mm:ss[.ffffff]`` → microseconds of the day, up to ``24:00:00``."""
+    if text == b"24:00:00":
+        return DAY_US
     try:
-        value = _MINUTES[text[:5]] + _SECONDS[text[6:8]]
+        value = MINUTES[text[:5]] + SECONDS[text[6:8]]
     except KeyError:
         raise ValueError(f"not a time of day: {quoted(text)}") from None
     fraction = text[9:]
@@ -144,7 +151,7 @@ def clock(text: bytes) -> int:
         value += int(fraction) * _FRACTION[len(fraction)]
     elif len(text) != 8:
         raise ValueError(f"not a time of day: {quoted(text)}")
-    if text[5] != 58 or value > _DAY_US:
+    if text[5] != 58:
         raise ValueError(f"not a time of day: {quoted(text)}")
     return value
 
@@ -181,7 +188,7 @@ def timestamp(unit: str) -> Reader:
     def read(text: bytes) -> int | Inexact:
         if text[10:11] == b" ":
             try:
-                micros = _DATES[text[:10]] * _DAY_US + clock(text[11:])
+                micros = DAYS[text[:10]] * DAY_US + clock(text[11:])
             except ValueError:
                 micros = _far(text)
         elif text in infinity:
@@ -203,7 +210,7 @@ def _far(text: bytes) -> int:
     day, tail, zone = _split(text)
     if zone:
         raise ValueError(f"not a timestamp without time zone: {quoted(text)}")
-    return _DATES[day] * _DAY_US + clock(tail)
+    return DAYS[day] * DAY_US + clock(tail)
 
 
 def _split(text: bytes) -> tuple[bytes, bytes, bytes]:
@@ -258,7 +265,7 @@ def zoned_time() -> Reader:
         offset = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
         if not offset:
             return local + b"Z" if match[2] == b"+" else Inexact(local + b"Z", text.decode())
-        utc = (micros + (-offset if sign == b"+" else offset) * 1_000_000) % _DAY_US
+        utc = (micros + (-offset if sign == b"+" else offset) * 1_000_000) % DAY_US
         rest, fraction = divmod(utc, 1_000_000)
         shown = b"%02d:%02d:%02d" % (rest // 3600, rest // 60 % 60, rest % 60)
         if fraction:
