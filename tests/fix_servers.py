@@ -18,6 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 
 from cdc.local import MissingPart, Server
@@ -48,6 +50,24 @@ def started(server: AnyServer) -> Iterator[AnyServer]:
         except MissingPart as error:
             missing(error)
         yield server
+
+
+def run_sql(server: Postgres, statement: str, **conninfo: Any) -> list[tuple[Any, ...]]:
+    """Run one statement as the superuser in the database postgres; its rows."""
+    with psycopg.connect(**{**server.conninfo(), **conninfo}, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def create_topic(server: Kafka, topic: str) -> None:
+    """Create a topic of one partition."""
+    admin = AdminClient({"bootstrap.servers": server.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=30)
+
+
+def topics(server: Kafka) -> set[str]:
+    """The names of the topics that are there."""
+    return set(AdminClient({"bootstrap.servers": server.bootstrap_servers}).list_topics(timeout=30).topics)
 
 
 @pytest.fixture(scope="session")
