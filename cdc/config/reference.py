@@ -13,7 +13,7 @@ from typing import Final, Literal
 from cdc.config import plugins
 from cdc.config.model import Config
 from cdc.config.models import Property, properties_of
-from cdc.config.worker import PASSED_ON, WorkerConfig
+from cdc.config.worker import PASSED_ON, REGISTRY_CLIENT, WorkerConfig
 
 __all__ = ["Output", "render_config", "render_reference"]
 
@@ -67,8 +67,12 @@ def _title(section: str) -> str:
 def _prefixes(section: str) -> Iterable[str]:
     if section != _WORKER:
         return _COMMON
-    listed = ", ".join(f"{prefix}*" for prefix in PASSED_ON)
-    return (f"{listed}: passed on to Kafka's clients and to converters",)
+    passed_on = ", ".join(f"{prefix}*" for prefix in PASSED_ON)
+    registry = ", ".join(f"{prefix}*" if prefix.endswith(".") else prefix for prefix in REGISTRY_CLIENT)
+    return (
+        f"{passed_on}: passed on to Kafka's clients and to converters",
+        f"{registry}: of the registry's client, named as Confluent's serializers have them",
+    )
 
 
 def _facts(known: Property) -> str:

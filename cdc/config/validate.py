@@ -17,9 +17,10 @@ from cdc.config.model import OVERRIDES, Config, ConnectorSpec, converter_propert
 from cdc.config.models import Property, faults, nearest, properties_of
 from cdc.config.secrets import MASK, Secrets, is_secret_key
 from cdc.config.tree import Entry, Findings, Place
-from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, WorkerConfig
+from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, REGISTRY_CLIENT, WorkerConfig
 from cdc.errors import ConfigError, Finding
 from cdc.plugin import Connector
+from cdc.registry.client_config import client_config
 
 __all__ = ["load", "loads"]
 
@@ -153,6 +154,7 @@ class _Validation:
             return None, None
         self._providers = self._provider_names(section)
         resolved = self._resolve(section, "worker")
+        declared = {known.key for known in properties_of(WorkerConfig)}
         own = {}
         for key, value in resolved.values.items():
             if key in FOREIGN:
@@ -164,20 +166,31 @@ class _Validation:
                         remedy="It is ignored",
                     )
                 )
-            elif not key.startswith(PASSED_ON) and not key.startswith("config.providers."):
+            elif key in declared or not key.startswith((*PASSED_ON, *REGISTRY_CLIENT, "config.providers.")):
                 own[key] = value
         worker = self._model(WorkerConfig, own, resolved, suggestions=())
+        self._registry_client(resolved)
         for key in _CONVERTERS:
             if key in own:
                 self._find_converter(own[key], key, resolved)
         return worker, resolved
+
+    def _registry_client(self, resolved: _Resolved) -> None:
+        given = {key: value for key, value in resolved.values.items() if key.startswith(REGISTRY_CLIENT)}
+        try:
+            client_config("http://localhost", given)  # the address is the model's to validate
+        except ConfigError as error:
+            for finding in error.findings:
+                key = "schema.registry." + finding.key.removeprefix("schema.registry.")
+                self._findings.add(resolved.place_of(key), finding.message, f"worker.{key}", finding.remedy)
 
     def _worker_properties(self, worker: WorkerConfig | None, resolved: _Resolved | None) -> dict[str, str]:
         """What connectors are validated against; with a worker that is not valid, as near to it as can be."""
         values = {} if resolved is None else resolved.values
         if worker is None:
             return {known.key: known.default for known in properties_of(WorkerConfig)} | values
-        return {key: value for key, value in values.items() if key.startswith(PASSED_ON)} | worker.properties()
+        passed = {key: value for key, value in values.items() if key.startswith((*PASSED_ON, *REGISTRY_CLIENT))}
+        return passed | worker.properties()
 
     def _provider_names(self, section: Section) -> dict[str, str]:
         """Connect's `config.providers`: other names for the three that there are."""

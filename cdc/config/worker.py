@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-__all__ = ["EMBEDDED", "FOREIGN", "PASSED_ON", "WorkerConfig"]
+__all__ = ["EMBEDDED", "FOREIGN", "PASSED_ON", "REGISTRY_CLIENT", "WorkerConfig"]
 
 EMBEDDED: Final = "embedded"
 """The value of ``schema.registry.url`` with which the worker serves the registry itself."""
@@ -25,6 +25,11 @@ PASSED_ON: Final = (
     "value.converter.",
 )
 """Prefixes of properties that go to Kafka's clients and to converters as they are."""
+
+REGISTRY_CLIENT: Final = tuple(
+    f"schema.registry.{family}" for family in ("basic.auth.", "bearer.auth.", "ssl.", "proxy.", "http.read.timeout.ms")
+)
+"""Prefixes of the registry client's properties: those not declared here are known to `cdc.registry.client_config`."""
 
 FOREIGN: Final = frozenset(
     {

@@ -44,7 +44,7 @@ def check_kafka(config: Config) -> list[Finding]:
     try:
         cluster = admin.list_topics(timeout=_TIMEOUT)
     except KafkaException as error:
-        # The newest error of a connection says more than the time-out of the question.
+        admin.poll(0)  # serves error_cb: a connection's error says more than the time-out of the question
         cause = errors[-1] if errors else error.args[0].str()
         message = f"no Kafka broker answers at {config.worker.bootstrap_servers}: {cause}"
         remedy = "Start Kafka, or correct bootstrap.servers and the security settings (security.*, sasl.*, ssl.*)"

@@ -6,6 +6,7 @@ Paths and bodies of ``/`` and ``/health`` are Kafka Connect's.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -99,4 +100,4 @@ def _bind(host: str, port: int, address: str) -> socket.socket:
                 f"listeners: {address} is in use by another process. Stop it, or set listeners to another "
                 f"port (http://{host}:0 is any free one)"
             ) from error
-        raise FatalError(f"listeners: cannot listen on {address}: {error.strerror or error}") from error
+        raise FatalError(f"listeners: cannot listen on {address}: {os.strerror(error.errno or 0)}") from error

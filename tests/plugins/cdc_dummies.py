@@ -44,6 +44,8 @@ class SleeperConfig(ConnectorConfig):
     slot_name: str = Field(default="", pattern=r"^[a-z0-9_]*$", description="A name that siblings must not share.")
     behaviour: str = Field(default="", description="What the task does.")
     uri: str = Field(default="", description="A URL.")
+    topic_prefix: str = Field(default="", description="Topics that it would write.")
+    topics: str = Field(default="", description="Topics that it would read.")
 
 
 class SleeperConnector(SourceConnector):

@@ -250,6 +250,16 @@ connectors:
     }
 
 
+def test_the_registry_client_takes_confluents_names() -> None:
+    given = "  schema.registry.bearer.auth.issuer.endpoint.url: http://idp\n  schema.registry.http.read.timeout.ms: 5\n"
+    config = load(WORKER + given + SHOP)
+    assert config.connectors[0].worker["schema.registry.http.read.timeout.ms"] == "5"
+    assert findings(WORKER + "  schema.registry.basic.auth.userinfo: u:p\n  schema.registry.ssl.ca: x\n" + SHOP) == [
+        "b.yaml:5: worker.schema.registry.basic.auth.userinfo: unknown setting. Did you mean basic.auth.user.info?",
+        "b.yaml:6: worker.schema.registry.ssl.ca: unknown setting",
+    ]
+
+
 def test_a_plugin_that_does_not_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "cdc_broken-1.0.dist-info"
     info.mkdir()

@@ -25,7 +25,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "postgres": {*_BASE, "codec"},
     "mirror": {*_BASE, "codec"},
     "redis": {*_BASE, "codec", "mirror"},
-    "config": _BASE,
+    "config": {*_BASE, "registry"},
     # Connectors and converters reach the runtime as plugins: it imports none of them.
     "runtime": {*_BASE, "codec", "config", "kafka", "mirror", "observe", "registry"},
     "operate": {
