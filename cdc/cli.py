@@ -82,11 +82,14 @@ def run(
     """
     from cdc.observe.logging import choose_format, configure_logging  # noqa: PLC0415
     from cdc.runtime.standalone import run as run_worker  # noqa: PLC0415
+    from cdc.runtime.survey import survey  # noqa: PLC0415
 
     config = _load(files)
     level = "debug" if _session.debug else log_level
     chosen = choose_format(sys.stderr) if log_format == "auto" else log_format
     configure_logging(level, chosen, config.secrets.redact)
+    if findings := survey(config):
+        raise ConfigError(findings)
     raise typer.Exit(run_worker(config, status_file=status_file, log_level=level, log_format=chosen))
 
 
@@ -103,6 +106,50 @@ def check(files: Files, output: Output = "text") -> None:
     findings = preflight.check(loaded)
     typer.echo(preflight.render(loaded, findings, output))
     raise typer.Exit(1 if findings else 0)
+
+
+@app.command()
+def verify(
+    files: Files,
+    connector: Annotated[str | None, typer.Option(help="Only this sink.", metavar="NAME", show_default=False)] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Only this table.", metavar="SCHEMA.TABLE", show_default=False)
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """Compare Redis with Postgres, row by row and field by field, while writes go on.
+
+    Exit status: 0 equal, 1 differences, 2 the configuration is not valid, 3 a part is away or keys could not be judged.
+    """
+    from cdc.operate.verify import run_verify  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    raise typer.Exit(run_verify(loaded, connector=connector, table=table, output=output, echo=typer.echo))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long to keep writing.", min=1)] = 20.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running at the end.")] = False,
+    flavour: Annotated[
+        Literal["embedded", "apache"],
+        typer.Option(
+            help="embedded: servers from Python packages; apache: Apache Kafka, the system's Postgres and Redis."
+        ),
+    ] = "embedded",
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Folder for data, configuration and logs; default a temporary one.", show_default=False),
+    ] = None,
+) -> None:
+    """Start Postgres, Kafka and Redis on this machine, mirror a shop while it is used, and prove both ends equal.
+
+    Exit status: 0 Redis equals Postgres, 1 it does not.
+    """
+    from cdc.operate.demo.run import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(run_demo(seconds, keep=keep, flavour=flavour, directory=directory))
 
 
 @app.command()
