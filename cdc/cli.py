@@ -80,6 +80,7 @@ def run(
     The whole configuration is validated before anything starts. Each task is a process of its own; one that dies is
     shown with its cause and restarted with backoff. A signal lets the tasks drain; a second one kills them.
     """
+    from cdc.errors import ConfigError  # noqa: PLC0415
     from cdc.observe.logging import choose_format, configure_logging  # noqa: PLC0415
     from cdc.runtime.standalone import run as run_worker  # noqa: PLC0415
     from cdc.runtime.survey import survey  # noqa: PLC0415

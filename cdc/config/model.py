@@ -32,6 +32,8 @@ class ConnectorSpec:
     worker: Mapping[str, str] = field(repr=False)
     """The worker's properties as this connector's tasks see them, its overrides applied."""
     shown: Mapping[str, str]
+    places: Mapping[str, str]
+    """Property → ``file:line``; ``""`` is the connector's own."""
 
     @property
     def kind(self) -> str:

@@ -241,7 +241,8 @@ class _Validation:
         except ConfigError as error:
             self._add_foreign(error.findings, resolved)
             return None
-        return ConnectorSpec(name, connector, own, task, self._shown(resolved))
+        places = {key: str(entry.place) for key, entry in resolved.entries.items()} | {"": str(resolved.place)}
+        return ConnectorSpec(name, connector, own, task, self._shown(resolved), places)
 
     def _plugin(self, resolved: _Resolved) -> type[Connector] | None:
         name = resolved.values.get("connector.class")
