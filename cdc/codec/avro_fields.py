@@ -29,11 +29,12 @@ from cdc.codec.avro_json import read_length, read_long, skipper, value_reader
 from cdc.codec.avro_schema import Node, parse_schema
 from cdc.errors import DataError
 
-__all__ = ["FieldsPlan", "KeyPlan", "compile_fields", "compile_key"]
+__all__ = ["Decode", "DecodeKey", "FieldsPlan", "KeyPlan", "compile_fields", "compile_key"]
 
 Row = tuple[list[bytes], tuple[bytes, ...]]
 """Name and canonical text of the columns that are not NULL, in turn; names of those that are."""
-Decode = Callable[[bytes, int], "Row | tuple[None, bytes]"]
+Decode = Callable[[bytes, int], "tuple[list[bytes] | None, Any]"]
+"""A `Row`, or ``None`` and the envelope's ``op``."""
 DecodeKey = Callable[[bytes, int], "tuple[bytes | None, ...]"]
 
 

@@ -1,0 +1,1 @@
+"""Converters: schemas registered and fetched, plans compiled."""

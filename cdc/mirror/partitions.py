@@ -1,0 +1,102 @@
+"""A partition while it is ours: where it stands, and what was applied of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from cdc.mirror.plans import TablePlans
+from cdc.mirror.store import Arrival, Partition, Previous, StoredOffset
+
+__all__ = ["Message", "PartitionState", "Standing"]
+
+
+class Message(Protocol):
+    """A consumed record, as confluent-kafka hands it out."""
+
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]] | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Standing(NamedTuple):
+    """Where a partition begins: what the store holds, and the topic as it is now."""
+
+    stored: StoredOffset | None = None
+    topic_id: str | None = None
+    partitions: int | None = None
+
+
+class PartitionState:
+    """What the assembler knows of one partition."""
+
+    __slots__ = (
+        "_standing",
+        "applied",
+        "begin",
+        "closed",
+        "dirty",
+        "held",
+        "index",
+        "last",
+        "next",
+        "partition",
+        "plans",
+        "redo",
+        "redo_until",
+    )
+
+    def __init__(self, index: int, partition: Partition, standing: Standing, plans: TablePlans) -> None:
+        self.index = index
+        """The number by which changes name the partition."""
+        self.partition = partition
+        self.plans = plans
+        self._standing = standing
+        stored = standing.stored
+        begin = None if stored is None else stored.previous or stored
+        positions = {} if begin is None else begin.positions
+        self.next = 0 if begin is None else begin.next
+        """The offset behind the last record taken."""
+        self.applied = {source.encode(): position.encode() for source, position in positions.items()}
+        """Source → last position taken, as header bytes."""
+        self.redo_until = stored.next if stored is not None and stored.previous is not None else None
+        """The end of a batch whose outcome nobody saw, until it was taken again."""
+        self.redo: list[Message] = []
+        self.begin: Previous | None = None
+        """Where this batch began, once it has a record of the partition."""
+        self.dirty = False
+        """This batch has a change of the partition."""
+        self.last: Message | None = None
+        self.closed = False
+        """Records are passed over: the partition stands at a truncate, or at a record that cannot be mirrored."""
+        self.held: Arrival | None = None
+
+    @property
+    def known(self) -> bool:
+        """The store holds an offset of it."""
+        return self._standing.stored is not None
+
+    @property
+    def alone(self) -> bool:
+        """It is the only partition of its topic."""
+        return self._standing.partitions == 1
+
+    def positions(self) -> dict[str, str]:
+        return {source.decode(): position.decode() for source, position in self.applied.items()}
+
+    def offset(self, previous: Previous | None) -> StoredOffset:
+        """What to store of the partition now."""
+        stored = self._standing.stored
+        timestamp = -1 if stored is None else stored.timestamp
+        return StoredOffset(
+            next=self.next,
+            timestamp=timestamp if self.last is None else self.last.timestamp()[1],
+            positions=self.positions(),
+            previous=previous,
+            topic_id=self._standing.topic_id,
+            partitions=self._standing.partitions,
+        )

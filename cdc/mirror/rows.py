@@ -1,0 +1,49 @@
+"""Rows that are not just what their value says: header columns, columns not known, rows without values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from cdc.codec.canonical import from_postgres
+from cdc.errors import DataError
+from cdc.mirror.fold import PATCH, Op
+from cdc.record import HEADER_TEXT, HEADER_UNKNOWN
+
+__all__ = ["exactly", "keyed", "patch"]
+
+
+def exactly(
+    fields: list[bytes], nulls: tuple[bytes, ...], header: bytes, kinds: Mapping[bytes, str]
+) -> tuple[list[bytes], tuple[bytes, ...]]:
+    """The row with the values that its schema could not hold, from the header ``cdc.text``."""
+    try:
+        texts = {name.encode(): text.encode() for name, text in json.loads(header).items()}
+        exact = {name: from_postgres(kinds[name], text) for name, text in texts.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"the header {HEADER_TEXT} does not fit the row: {error!r}") from error
+    row = dict(_pairs(fields))
+    row.update((name, text) for name, text in exact.items() if text is not None)
+    return [part for pair in row.items() for part in pair], tuple(name for name in nulls if name not in row)
+
+
+def patch(op: Op, header: bytes) -> Op:
+    """The change of a row of which some columns are not known, named in the header ``cdc.unknown``: those are left
+    alone."""
+    try:
+        unknown = {name.encode() for name in json.loads(header)}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"the header {HEADER_UNKNOWN} is no list of columns: {header[:80]!r}") from error
+    fields = [part for pair in _pairs(op[1]) if pair[0] not in unknown for part in pair]
+    return PATCH, fields, tuple(name for name in op[2] if name not in unknown), op[3], op[4]
+
+
+def keyed(op: Op, names: Sequence[str], parts: Sequence[bytes | None]) -> Op:
+    """A row without any value still exists: its key columns are its fields."""
+    key = {name.encode(): value for name, value in zip(names, parts, strict=True) if value is not None}
+    fields = [part for pair in key.items() for part in pair]
+    return op[0], fields, tuple(name for name in op[2] if name not in key), op[3], op[4]
+
+
+def _pairs(fields: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(fields[::2], fields[1::2], strict=True)

@@ -1,0 +1,1 @@
+"""The Redis sink: one hash per row, offsets in the same step."""

@@ -1,0 +1,125 @@
+"""The settings of the Redis sink connector. Names are those of Kafka Connect and of Redis's own connector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import redis
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+
+from cdc.mirror.keys import Template
+from cdc.plugin import ConnectorConfig
+
+__all__ = ["RedisConfig"]
+
+_TEMPLATES: Final = "redis.key."
+_OWN_UNDER_TEMPLATES: Final = {"redis.key.ttl"}
+
+
+class RedisConfig(ConnectorConfig):
+    """Settings of a Redis sink."""
+
+    topics: str = Field(default="", description="Topics to mirror, comma-separated. Either this or topics.regex.")
+    topics_regex: str = Field(
+        default="", description="Regular expression that matches the whole names of the topics to mirror."
+    )
+    topics_refresh_ms: int = Field(
+        default=3000, ge=100, description="How often topics.regex is compared with the topics there are."
+    )
+
+    redis_uri: SecretStr = Field(
+        default=SecretStr("redis://localhost:6379/0"),
+        description="Server: redis://, rediss:// (TLS) or unix://, with user, password and database.",
+    )
+    redis_username: str = Field(default="", description="User, if not in redis.uri.")
+    redis_password: SecretStr = Field(default=SecretStr(""), description="Password, if not in redis.uri.")
+    redis_timeout_ms: int = Field(
+        default=10_000, ge=100, description="How long an answer of Redis may take before the connection counts as lost."
+    )
+    redis_key: str = Field(
+        default="{table}:{pk}",
+        description="Template of the rows' keys: {pk}, key columns, {table}, {schema}, {topic}.",
+    )
+    redis_keys: Mapping[str, str] = Field(
+        default_factory=dict,
+        alias="redis.key.<topic>",
+        description="Template for the rows of one topic, in place of redis.key.",
+    )
+    redis_ttl: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("redis.ttl", "redis.key.ttl"),
+        description="Seconds to live of a row's key, begun again by every write. Default: rows do not expire.",
+    )
+    redis_type: Literal["HASH"] = Field(default="HASH", description="Rows are hashes.")
+    redis_cluster: Literal["false"] = Field(default="false", description="Redis Cluster is not supported yet.")
+
+    batch_max_records: int = Field(
+        default=1000, ge=1, le=100_000, description="Most records in one transaction of Redis."
+    )
+    batch_max_bytes: int = Field(
+        default=4 << 20, ge=1024, le=256 << 20, description="Size of record values at which a transaction is closed."
+    )
+    errors_tolerance: Literal["none"] = Field(
+        default="none", description="none: the task stops in front of a record that cannot be mirrored."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_templates(cls, values: Any) -> Any:
+        """``redis.key.<topic>`` has the topic in its name."""
+        if not isinstance(values, Mapping):
+            return values
+        own = {
+            name: value
+            for name, value in values.items()
+            if name.startswith(_TEMPLATES) and name not in _OWN_UNDER_TEMPLATES and name != "redis.key.<topic>"
+        }
+        if not own:
+            return values
+        rest = {name: value for name, value in values.items() if name not in own}
+        return {**rest, "redis.key.<topic>": {name.removeprefix(_TEMPLATES): value for name, value in own.items()}}
+
+    @field_validator("redis_uri")
+    @classmethod
+    def _uri(cls, value: SecretStr) -> SecretStr:
+        try:
+            redis.ConnectionPool.from_url(value.get_secret_value())
+        except (ValueError, TypeError):
+            # not the parser's words: they may repeat the password
+            raise ValueError(
+                "not a Redis URI; write redis://host:port/database, rediss:// for TLS, unix:// for a socket"
+            ) from None
+        return value
+
+    @field_validator("topics_regex")
+    @classmethod
+    def _expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        return value
+
+    @field_validator("redis_key")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        Template(value)
+        return value
+
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """The topics of the setting ``topics``."""
+        return tuple(dict.fromkeys(name.strip() for name in self.topics.split(",") if name.strip()))
+
+    def reads(self, topic: str) -> bool:
+        """Whether the connector mirrors a topic."""
+        if self.topics_regex:
+            return not topic.startswith("__") and re.fullmatch(self.topics_regex, topic) is not None
+        return topic in self.topic_names
+
+    def template(self, topic: str) -> Template:
+        """The key template of a topic's rows."""
+        return Template(self.redis_keys.get(topic, self.redis_key))

@@ -1,0 +1,163 @@
+"""The plugin: a Redis sink connector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, cast
+from urllib.parse import urlsplit
+
+import redis
+
+from cdc.errors import CdcError, Finding
+from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
+from cdc.mirror.languages import Language, overlap
+from cdc.mirror.store import Capabilities
+from cdc.plugin import Connector, SinkConnector, Stream, TaskContext
+from cdc.redis.config import RedisConfig
+from cdc.redis.connection import Wire, connector_for
+from cdc.redis.server import permission_findings, server_findings
+from cdc.redis.store import RedisStore
+
+__all__ = ["RedisSinkConnector"]
+
+
+class RedisSinkConnector(SinkConnector):
+    """Mirrors topics into Redis hashes, one a row."""
+
+    aliases: ClassVar[tuple[str, ...]] = ("com.redis.kafka.connect.RedisSinkConnector",)
+    config_model = RedisConfig
+
+    @property
+    def settings(self) -> RedisConfig:
+        return cast(RedisConfig, self.config)
+
+    def validate(self, siblings: Mapping[str, Connector]) -> Sequence[Finding]:
+        """Topics, templates, and key spaces that overlap whatever the keys turn out to be (EXACTNESS.md H22)."""
+        config = self.settings
+        findings = []
+        if bool(config.topic_names) == bool(config.topics_regex):
+            said = (
+                "both topics and topics.regex are set"
+                if config.topic_names
+                else "neither topics nor topics.regex is set"
+            )
+            findings.append(Finding(said, key="topics", remedy="Set exactly one of them"))
+        for topic, text in config.redis_keys.items():
+            key = f"redis.key.{topic}"
+            try:
+                Template(text)
+            except ValueError as error:
+                findings.append(Finding(str(error), key=key))
+                continue
+            if not config.reads(topic):
+                findings.append(Finding("names a topic that the connector does not read", key=key))
+        if not findings:
+            findings += self._overlaps(siblings)
+        return findings
+
+    def _overlaps(self, siblings: Mapping[str, Connector]) -> Iterator[Finding]:
+        mine = list(self._languages())
+        for number, (topic, language) in enumerate(mine):
+            own = reserved_overlap(language)
+            if own is not None:
+                yield Finding(f"keys such as {own!r} begin with __cdc:, which is kept for offsets", key="redis.key")
+            for other, theirs in mine[:number]:
+                if (shared := overlap(language, theirs)) is not None:
+                    yield _shares(f"topics {other} and {topic}", shared)
+        for name, sibling in siblings.items():
+            if not isinstance(sibling, RedisSinkConnector) or sibling.settings.name >= self.settings.name:
+                continue  # each pair is told once
+            if _server(sibling.settings) != _server(self.settings):
+                continue
+            for other, theirs in sibling._languages():
+                for topic, language in mine:
+                    if (shared := overlap(language, theirs)) is not None:
+                        yield _shares(f"topic {topic} and topic {other} of connector {name}", shared)
+
+    def _languages(self) -> Iterator[tuple[str, Language]]:
+        config = self.settings
+        for topic in dict.fromkeys((*config.topic_names, *config.redis_keys)):
+            yield topic, config.template(topic).least(topic)
+
+    def fits(self, streams: Sequence[Stream]) -> Sequence[Finding]:
+        """Whether the templates are keys of the tables that the worker's sources write."""
+        config = self.settings
+        findings = []
+        seen: list[tuple[str, Language]] = []
+        for stream in streams:
+            if not config.reads(stream.topic) or not stream.key:
+                continue
+            key = f"redis.key.{stream.topic}" if stream.topic in config.redis_keys else "redis.key"
+            template = config.template(stream.topic)
+            try:
+                template.bind(stream.topic, [KeyColumn(name) for name in stream.key])
+            except ValueError as error:
+                findings.append(Finding(str(error), key=key))
+                continue
+            language = template.least(stream.topic)
+            for other, theirs in seen:
+                if (shared := overlap(language, theirs)) is not None:
+                    findings.append(_shares(f"topics {other} and {stream.topic}", shared, key))
+            seen.append((stream.topic, language))
+        return findings
+
+    def check(self) -> Sequence[Finding]:
+        config = self.settings
+        try:
+            wire = Wire(self._connect("check"), _place(config))
+        except CdcError as error:
+            return [Finding(str(error), key="redis.uri")]
+        try:
+            user = wire.ask("ACL", "WHOAMI")
+            name = user.decode() if isinstance(user, bytes) else config.redis_username or "default"
+            prefixes = {part for _, language in self._languages() if isinstance(part := language[0], bytes)}
+            findings = permission_findings(wire, name, sorted(prefixes))
+            return [*findings, *server_findings(wire)]
+        except CdcError as error:
+            return [Finding(str(error), key="redis.uri")]
+        finally:
+            wire.close()
+
+    def store(self, context: TaskContext) -> RedisStore:
+        config = self.settings
+        capabilities = Capabilities(
+            atomic_offsets=True,
+            fenced=True,
+            truncate=True,
+            max_batch_records=config.batch_max_records,
+            max_batch_bytes=config.batch_max_bytes,
+        )
+        connect = self._connect(f"{context.connector}-{context.task}")
+        return RedisStore(config.name, connect, _place(config), capabilities, config.redis_ttl)
+
+    def _connect(self, name: str) -> Callable[[], redis.Connection]:
+        config = self.settings
+        return connector_for(
+            config.redis_uri.get_secret_value(),
+            username=config.redis_username or None,
+            password=config.redis_password.get_secret_value() or None,
+            name="cdc/" + "".join(char if "!" <= char <= "~" else "_" for char in name),
+            timeout=config.redis_timeout_ms / 1000,
+        )
+
+
+def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:
+    return Finding(
+        f"{who} would share keys such as {shared.decode('utf-8', 'replace')}",
+        key=key,
+        remedy="Put {schema} or {topic} into redis.key, or set redis.key.<topic> for one of them",
+    )
+
+
+def _place(config: RedisConfig) -> str:
+    """The server as messages name it: no user, no password."""
+    parts = urlsplit(config.redis_uri.get_secret_value())
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+
+
+def _server(config: RedisConfig) -> tuple[str, str]:
+    """What tells one keyspace from another."""
+    uri = urlsplit(config.redis_uri.get_secret_value())
+    return _place(config), uri.path.strip("/") or "0"
