@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cdc.errors import CdcError
 from cdc.registry.errors import RegistryUnavailable, RestError
@@ -84,7 +84,7 @@ class SchemaStore:
         # A topic just created has no leader for a moment.
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, RegistryUnavailable) and self._failure is None),
-            wait=wait_exponential_jitter(initial=0.05, max=1),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
             stop=stop_after_delay(self._start_timeout),
             reraise=True,
         )
