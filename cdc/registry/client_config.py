@@ -94,7 +94,8 @@ def _own(properties: Mapping[str, str]) -> dict[str, str]:
         if bare.startswith(("ssl.", "proxy.", "url")) and bare == name:
             continue
         if bare in _KNOWN:
-            own[bare] = value
+            if value:  # a worker hands on all its settings, those that are not set as empty ones
+                own[bare] = value
         elif bare.startswith(_FAMILIES):
             near = difflib.get_close_matches(bare, _KNOWN, 1)
             findings.append(Finding("unknown setting", name, remedy=f"Did you mean {near[0]}?" if near else ""))
