@@ -61,7 +61,7 @@ def _options(
     _session.debug = debug
 
 
-@app.command()
+@app.command(short_help="Run a worker until SIGINT or SIGTERM.")
 def run(
     files: Files,
     status_file: Annotated[
@@ -94,7 +94,7 @@ def run(
     raise typer.Exit(run_worker(config, status_file=status_file, log_level=level, log_format=chosen))
 
 
-@app.command()
+@app.command(short_help="Find what is not ready, and what mends it.")
 def check(files: Files, output: Output = "text") -> None:
     """Look whether FILE, the databases, Kafka, the registry and Redis are ready, and say what mends what is not.
 
@@ -109,7 +109,7 @@ def check(files: Files, output: Output = "text") -> None:
     raise typer.Exit(1 if findings else 0)
 
 
-@app.command()
+@app.command(short_help="Compare Redis with Postgres while writes go on.")
 def verify(
     files: Files,
     connector: Annotated[str | None, typer.Option(help="Only this sink.", metavar="NAME", show_default=False)] = None,
@@ -129,7 +129,7 @@ def verify(
     raise typer.Exit(run_verify(loaded, connector=connector, table=table, output=output, echo=typer.echo))
 
 
-@app.command()
+@app.command(short_help="See it work on this machine, with proof.")
 def demo(
     seconds: Annotated[float, typer.Option(help="How long to keep writing.", min=1)] = 20.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers running at the end.")] = False,
@@ -153,7 +153,7 @@ def demo(
     raise typer.Exit(run_demo(seconds, keep=keep, flavour=flavour, directory=directory))
 
 
-@app.command()
+@app.command(short_help="Validate and show FILE, or list all properties.")
 def config(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Configuration to show.", metavar="[FILE...]", show_default=False)
@@ -179,7 +179,7 @@ def config(
         raise typer.BadParameter("name a FILE to show, or --reference NAME")
 
 
-@app.command()
+@app.command(short_help="Print the version.")
 def version() -> None:
     """Print the version of cdc, and of the libraries that talk to Postgres, Kafka and Redis."""
     from importlib.metadata import version as version_of  # noqa: PLC0415

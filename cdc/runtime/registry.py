@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -18,7 +18,6 @@ from tenacity import (
     wait_random,
 )
 
-from cdc.errors import CdcError
 from cdc.kafka.settings import client_settings
 from cdc.registry.app import registry_routes
 from cdc.registry.log import KafkaLog
@@ -33,11 +32,16 @@ _STOP_TIMEOUT: Final = 2.0
 
 
 class EmbeddedRegistry:
-    """Serves the registry on ``routes``. Kafka being away is waited out in the background; requests fail meanwhile."""
+    """Serves the registry on ``routes``. Kafka being away is waited out in the background; requests fail meanwhile.
 
-    def __init__(self, worker: Mapping[str, str]) -> None:
+    ``changed`` is called when it has become ready.
+    """
+
+    def __init__(self, worker: Mapping[str, str], changed: Callable[[], None]) -> None:
         self._store = SchemaStore(KafkaLog(client_settings(worker, "admin")))
+        self._changed = changed
         self._stopping = threading.Event()
+        self.ready = False
         self._thread = threading.Thread(target=self._start_store, name="registry", daemon=True)
         self.routes: list[BaseRoute] = list(registry_routes(self._store))
 
@@ -53,7 +57,7 @@ class EmbeddedRegistry:
 
     def _start_store(self) -> None:
         retrying = Retrying(
-            retry=retry_if_exception_type(CdcError),
+            retry=retry_if_exception_type(),  # whatever it is: the registry must come back without a restart
             wait=_WAIT,
             stop=stop_when_event_set(self._stopping),
             sleep=sleep_using_event(self._stopping),
@@ -62,10 +66,12 @@ class EmbeddedRegistry:
         )
         retrying(self._store.start)
         if not self._stopping.is_set():
+            self.ready = True
             _log.info("embedded schema registry ready")
+            self._changed()
 
 
 def _tell(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     wait = state.next_action.sleep if state.next_action else 0.0
-    _log.warning("embedded schema registry not ready", cause=str(error), retry_in_s=round(wait, 1))
+    _log.warning("embedded schema registry not ready", cause=str(error or ""), retry_in_s=round(wait, 1))

@@ -91,7 +91,7 @@ class Worker:
         if self.config.embedded_registry:
             from cdc.runtime.registry import EmbeddedRegistry  # noqa: PLC0415 - only those who use it pay for it
 
-            self._registry = EmbeddedRegistry(properties)
+            self._registry = EmbeddedRegistry(properties, self._notify)
             self._listener.routes += self._registry.routes
             self._registry.start()
         plans = [
@@ -164,6 +164,8 @@ class Worker:
                 "tasks": [status.as_dict() for status in tasks],
             }
         worker = {"group": self.config.worker.group_id, "pid": os.getpid(), "url": self.url if self._listener else ""}
+        if self._registry is not None:
+            worker["registry"] = "ready" if self._registry.ready else "starting"
         return {"worker": worker, "connectors": connectors}
 
     @property
@@ -196,9 +198,12 @@ class Worker:
             secrets=self.config.secrets.values(),
         )
 
-    def _changed(self, status: TaskStatus, name: str) -> None:
+    def _notify(self) -> None:
         with self._condition:
             self._condition.notify_all()
+
+    def _changed(self, status: TaskStatus, name: str) -> None:
+        self._notify()
         if self._on_change is not None:
             self._on_change(status, name)
 
