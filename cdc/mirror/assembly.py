@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from cdc.errors import DataError, RetriableError
 from cdc.mirror.fold import DELETE, PUT, Op, Ops, fold
@@ -27,6 +27,7 @@ __all__ = ["Assembler", "Counts", "Fault"]
 _POSITION_SIZE: Final = 43
 """Of the text of a `cdc.record.Position`."""
 _MISSING: Final[Any] = object()
+_Message = TypeVar("_Message", bound=Message)
 
 
 class Fault(NamedTuple):
@@ -99,13 +100,9 @@ class Assembler:
         """The offset to read each partition from now; ``None`` is its beginning."""
         return {state.partition: state.next if state.known else None for state in self._states.values()}
 
-    def next_offsets(self) -> dict[Partition, int]:
-        """The offset behind the last record taken, for each partition that had one."""
-        return {state.partition: state.next for state in self._states.values() if state.next}
-
     # --- records -----------------------------------------------------------------------------------------
 
-    def add(self, messages: Iterable[Message], *, unbounded: bool = False) -> list[Message]:
+    def add(self, messages: Iterable[_Message], *, unbounded: bool = False) -> list[_Message]:
         """Take records; what is left when the batch is full, or when a schema cannot be had (`waiting`).
 
         Records of partitions that are not ours, or before where ours began, are passed over.

@@ -75,9 +75,8 @@ class Plans:
 
     def fetch(self, value: bytes | None, key: bytes | None) -> None:
         """Have the schemas of a record at hand, so that `value` and `key` need no registry for it."""
-        if value is not None:
-            self._reader.fields(value)
-        if key is not None:
+        about_rows = value is None or self._reader.fields(value).mirrored
+        if key is not None and about_rows:
             self._reader.key(key)
 
     def kinds(self, value: bytes) -> dict[bytes, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Final
 
 import redis
 
@@ -31,6 +32,9 @@ from cdc.redis.sweep import Sweep
 from cdc.redis.writer import Writer
 
 __all__ = ["RedisStore"]
+
+_PAGES: Final = 8
+"""Pages of keys looked at in one `RedisStore.advance`."""
 
 
 class RedisStore:
@@ -150,9 +154,12 @@ class RedisStore:
         Rows written meanwhile keep the expiry they have, and are found by the scan like all others.
         """
         wire = self._second()
-        if not sweep.done:
+        for _ in range(_PAGES):
+            if sweep.done:
+                break
             keys = sweep.keys(wire.one(*sweep.command()))
             wire.call(*(("PERSIST", key) for key in keys))
+        else:
             return
         field = table_field(self._connector, entry.topic)
         _, text = wire.call(("WATCH", TABLES), ("HGET", TABLES, field))

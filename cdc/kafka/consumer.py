@@ -1,0 +1,323 @@
+"""The consumer of a sink task: records in batches, positions that the store dictates, a group kept alive.
+
+A thin shell around librdkafka. Offsets of the consumer group are committed for lag tools and never read; where to read
+from is always said by `RecordConsumer.reposition`, and ``auto.offset.reset`` is an error. The assignor is
+cooperative: a rebalance stops only the partitions that move, and the guard in the store makes a late writer harmless.
+A static member id lets a restarted task have its partitions back at once, and fences its own remnant.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from cdc.errors import FatalError, RetriableError
+from cdc.kafka.settings import client_settings, translate
+
+__all__ = ["RecordConsumer", "TopicPart"]
+
+_log = structlog.get_logger(__name__)
+
+TopicPart = tuple[str, int]
+"""A topic and the number of a partition: any tuple of the two."""
+Offsets = Mapping[Any, int]
+"""`TopicPart` → offset."""
+
+_REQUEST_S: Final = 5.0
+_LIMITS: Final[Mapping[str, Any]] = {
+    # Memory: what librdkafka fetches ahead, whatever the size of a transaction.
+    "queued.max.messages.kbytes": 24 * 1024,
+    "queued.min.messages": 50_000,
+    "fetch.max.bytes": 12 << 20,
+    "max.partition.fetch.bytes": 2 << 20,
+    # Without this a full queue is looked at again only after a second.
+    "fetch.queue.backoff.ms": 5,
+    "fetch.error.backoff.ms": 100,
+    "fetch.wait.max.ms": 500,
+    "session.timeout.ms": 20_000,
+    "heartbeat.interval.ms": 3_000,
+}
+_FIXED: Final[Mapping[str, Any]] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "error",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "allow.auto.create.topics": False,
+}
+_NOT_A_MEMBER: Final = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
+
+
+class RecordConsumer:
+    """A member of a consumer group. For one thread; ``on_revoked`` is called inside `fetch` and `keep_alive`."""
+
+    def __init__(
+        self,
+        worker: Mapping[str, str],
+        group: str,
+        instance: str,
+        on_revoked: Callable[[Collection[TopicPart]], None],
+    ) -> None:
+        self._settings = {**_LIMITS, "group.instance.id": instance, **client_settings(worker, "consumer")}
+        self._settings.update(_FIXED)
+        self._settings.setdefault("group.id", group)
+        self._admin_settings = client_settings(worker, "admin")
+        self._admin: AdminClient | None = None
+        self._on_revoked = on_revoked
+        self._fatal: FatalError | None = None
+        self._subscribed: frozenset[str] = frozenset()
+        self._outcomes: list[KafkaError | None] = []
+        self.assigned: set[TopicPart] = set()
+        self.changed = False
+        """The assignment changed; the records fetched with it are to be thrown away. Cleared by `reposition`."""
+        self.ends: dict[TopicPart, int] = {}
+        """Partitions whose end was reached, and the offset there, since this was last emptied."""
+        self.away: str = ""
+        """Why no broker answers; empty when one does."""
+        try:
+            self._consumer = Consumer(
+                {**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit}, logger=None
+            )
+        except KafkaException as error:
+            raise translate(error, "making a consumer") from None
+
+    # --- topics ------------------------------------------------------------------------------------------
+
+    def topics(self) -> dict[str, int]:
+        """All topics there are and how many partitions they have. `RetriableError` when no broker answers."""
+        try:
+            metadata = self._consumer.list_topics(timeout=_REQUEST_S)
+        except KafkaException as error:
+            raise translate(error, "asking for the topics") from None
+        self.away = ""
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """The ids of topics, of those whose broker knows about ids."""
+        if not topics:
+            return {}
+        if self._admin is None:
+            self._admin = AdminClient(self._admin_settings)
+        found: dict[str, str] = {}
+        futures = self._admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_S)
+        for name, future in futures.items():
+            try:
+                topic_id = future.result(timeout=2 * _REQUEST_S).topic_id
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+                    continue
+                raise translate(error, f"asking for the id of topic {name}") from None
+            except TimeoutError:
+                raise RetriableError(f"asking for the id of topic {name}: no answer") from None
+            if topic_id is not None and topic_id.get_most_significant_bits() | topic_id.get_least_significant_bits():
+                found[name] = str(topic_id)
+        return found
+
+    def subscribe(self, topics: Collection[str]) -> None:
+        """Take part in reading these topics, all of which exist. Nothing happens if they are subscribed already."""
+        if frozenset(topics) == self._subscribed:
+            return
+        self._subscribed = frozenset(topics)
+        try:
+            if topics:
+                self._consumer.subscribe(
+                    sorted(topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
+                )
+            else:
+                self._consumer.unsubscribe()
+        except KafkaException as error:
+            raise translate(error, "subscribing") from None
+
+    # --- assignment --------------------------------------------------------------------------------------
+
+    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        new = [TopicPartition(part.topic, part.partition, OFFSET_BEGINNING) for part in partitions]
+        consumer.incremental_assign(new)
+        if new:
+            consumer.pause(new)  # until the store has said where to read from
+        self.assigned.update((part.topic, part.partition) for part in partitions)
+        self.changed = True
+
+    def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {(part.topic, part.partition) for part in partitions} & self.assigned
+        self.changed = True
+        if gone:
+            self._on_revoked(gone)
+        self.assigned -= gone
+        consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in gone])
+
+    def reposition(self, begins: Mapping[Any, int | None]) -> None:
+        """Read partitions that are ours from these offsets on; ``None`` is the beginning.
+
+        Records fetched before are not handed out any more.
+        """
+        self.ends = {part: end for part, end in self.ends.items() if part not in begins}
+        parts = [
+            TopicPartition(topic, number, OFFSET_BEGINNING if offset is None else offset)
+            for (topic, number), offset in begins.items()
+        ]
+        if not parts:
+            return
+        try:
+            # A seek would need each partition to be fetching already; this works at any time.
+            self._consumer.incremental_unassign(parts)
+            self._consumer.incremental_assign(parts)
+            self._consumer.resume(parts)
+        except KafkaException as error:
+            raise translate(error, "going to an offset") from None
+
+    def pause(self, parts: Iterable[TopicPart]) -> None:
+        """Hand out no records of these partitions until they are repositioned."""
+        paused = [TopicPartition(topic, number) for topic, number in parts]
+        if paused:
+            self._consumer.pause(paused)
+
+    # --- records -----------------------------------------------------------------------------------------
+
+    def fetch(self, most: int, timeout: float) -> list[Message]:
+        """Records that are there, up to ``most``; waits up to ``timeout`` seconds for the first.
+
+        `FatalError` for what only an operator can mend, `RetriableError` for what passes.
+        """
+        try:
+            if timeout > 0:
+                first = self._consumer.poll(timeout)
+                # consume() waits for its whole timeout, so that it gets none
+                messages = [] if first is None else [first, *self._consumer.consume(most - 1, 0)]
+            else:
+                messages = self._consumer.consume(most, 0)
+        except KafkaException as error:
+            raise self._translated(error) from None
+        if self._fatal is not None:
+            raise self._fatal
+        if any(message.error() is not None for message in messages):
+            messages = self._without_events(messages)
+        if messages:
+            self.away = ""
+        return messages
+
+    def _without_events(self, messages: Sequence[Message]) -> list[Message]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self.ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                raise self._out_of_range(message)
+            elif error.fatal():
+                raise self._translated(error)
+            else:
+                # a topic that is gone, a leader that moves, an interval exceeded: librdkafka goes on by itself
+                _log.warning("Kafka reports", error=error.str(), code=error.name())
+        return records
+
+    def _out_of_range(self, message: Message) -> FatalError:
+        topic, number = message.topic() or "", message.partition() or 0
+        low, high = self.watermarks((topic, number))
+        return FatalError(
+            f"{topic}[{number}] has no record at the offset to read next ({message.error()}); the topic holds {low} to "
+            f"{high}. Records were removed before they were mirrored, or the topic was made anew. Remedy: delete the "
+            "offset keys of the topic in the store to read what there is, and snapshot the table again at the source"
+        )
+
+    def watermarks(self, part: TopicPart) -> tuple[int, int]:
+        """The first offset of a partition and the one behind its last record. `RetriableError` without an answer."""
+        try:
+            found = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=_REQUEST_S)
+        except KafkaException as error:
+            raise translate(error, f"asking for the offsets of {part[0]}[{part[1]}]") from None
+        if found is None:
+            raise RetriableError(f"asking for the offsets of {part[0]}[{part[1]}]: no answer")
+        return found
+
+    def lag(self, positions: Offsets) -> int:
+        """Records between ``positions`` and the ends of their partitions, as last seen in fetches."""
+        total = 0
+        for part in self.assigned:
+            found = self._consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
+            if found is not None and found[1] > 0:
+                total += max(0, found[1] - max(positions.get(part, 0), found[0], 0))
+        return total
+
+    def keep_alive(self, seconds: float) -> None:
+        """Stay in the group for a while without taking records. Pause the partitions first."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.fetch(1, left)
+
+    # --- group -------------------------------------------------------------------------------------------
+
+    def commit(self, offsets: Offsets) -> None:
+        """Tell the group how far we are, for tools that show lag. Does not wait, and does not matter if it fails."""
+        parts = [TopicPartition(part[0], part[1], offset) for part, offset in offsets.items() if part in self.assigned]
+        if parts:
+            try:
+                self._consumer.commit(offsets=parts, asynchronous=True)
+            except KafkaException as error:
+                _log.debug("offsets for lag tools not committed", error=str(error))
+
+    def is_member(self, offsets: Offsets) -> bool:
+        """Whether the group still counts us in, asked of its coordinator by committing ``offsets``.
+
+        True as well if nobody answers: that is for the store's guard to decide.
+        """
+        if not any(part in self.assigned for part in offsets):
+            return True
+        self._outcomes.clear()
+        self.commit(offsets)
+        deadline = time.monotonic() + _REQUEST_S
+        while not self._outcomes and time.monotonic() < deadline:
+            self.fetch(1, 0.05)
+        return not any(error is not None and error.code() in _NOT_A_MEMBER for error in self._outcomes)
+
+    def close(self) -> None:
+        """Leave. A static member's partitions stay with it for the session timeout, for a restart. Never raises."""
+        try:
+            self._consumer.close()
+        except (KafkaException, RuntimeError) as error:
+            _log.debug("closing the consumer", error=str(error))
+
+    # --- callbacks ---------------------------------------------------------------------------------------
+
+    def _on_commit(self, error: KafkaError | None, _parts: list[TopicPartition]) -> None:
+        self._outcomes = [error]
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
+            self.away = error.str()
+            return
+        translated = self._translated(error)
+        if isinstance(translated, FatalError):
+            self._fatal = translated
+
+    def _translated(self, error: KafkaError | KafkaException) -> FatalError | RetriableError:
+        cause: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
+        if cause.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
+            return FatalError(
+                f"another task has taken this one's place in the consumer group ({cause.str()}). Remedy: let only one "
+                "worker run the connector"
+            )
+        found = translate(error, "consuming")
+        return found if isinstance(found, FatalError | RetriableError) else RetriableError(str(found))
