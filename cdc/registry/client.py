@@ -29,6 +29,7 @@ __all__ = ["RegistryClient"]
 
 _Answer = TypeVar("_Answer")
 _BUSY: Final = frozenset((408, 425, 429))
+_NO_VERSION: Final = frozenset((40401, 40402))
 _SCHEMA_NOT_FOUND: Final = 40403
 _INVALID_SCHEMA: Final = frozenset((42201, 42209, 42210))
 
@@ -79,6 +80,33 @@ class RegistryClient:
             return found
 
         return self._call(f"register a schema of subject {subject}", register)
+
+    def lookup(self, subject: str, schema_json: str, schema_type: str = "AVRO") -> int:
+        """The id of a schema that ``subject`` has already. `RegistryRefused` when it has not, nothing is registered."""
+
+        def find() -> int:
+            found = self._client.lookup_schema(subject, Schema(schema_json, schema_type, [])).schema_id
+            if not isinstance(found, int):
+                raise self._not_a_registry("an answer without an id")
+            return found
+
+        return self._call(f"look up a schema of subject {subject}", find)
+
+    def latest(self, subject: str) -> tuple[int, str] | None:
+        """Id and text of the newest schema of ``subject``; ``None`` when it has none that stands alone."""
+
+        def ask() -> tuple[int, str] | None:
+            try:
+                found = self._client.get_latest_version(subject)
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404 and error.error_code in _NO_VERSION:
+                    return None
+                raise
+            if found.schema_id is None or found.schema.references:
+                return None
+            return found.schema_id, found.schema.schema_str or ""
+
+        return self._call(f"read the newest schema of subject {subject}", ask)
 
     def schema(self, schema_id: int) -> tuple[str, str]:
         """Type and text of a schema; cached for ever, because an id never changes its meaning.

@@ -1,0 +1,262 @@
+"""Confluent's Avro converter, writing side: schemas registered, encoders compiled (`cdc.codec.avro_rows`)."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import ClassVar, Final, Protocol
+
+import structlog
+
+from cdc.codec.avro_binary import long_bytes
+from cdc.codec.avro_rows import SourceConstants, compile_key, compile_value
+from cdc.codec.connect_avro import LogicalTypes, avro_text
+from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
+from cdc.errors import ConfigError, FatalError, Finding
+from cdc.plugin import Converter, KeyEncoder, KeyMemory, ValueEncoder
+from cdc.record import RowShape, Schema
+from cdc.registry.client import RegistryClient
+from cdc.registry.errors import IncompatibleSchema
+
+__all__ = ["CONTROL_SCHEMA", "CONTROL_SUBJECT", "AvroConverter", "Registry"]
+
+CONTROL_SUBJECT: Final = "cdc.control-key"
+"""Subject of the schema of control keys."""
+CONTROL_SCHEMA: Final = (
+    '{"type":"record","name":"ControlKey","namespace":"cdc","fields":[{"name":"partition","type":"int"}]}'
+)
+"""The schema of control keys, as in ``schemas/control-key.avsc`` but for its comments."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Registry(Protocol):
+    """The part of `cdc.registry.client.RegistryClient` that this converter needs."""
+
+    def register(self, subject: str, schema_json: str, /) -> int: ...
+
+    def lookup(self, subject: str, schema_json: str, /) -> int: ...
+
+    def latest(self, subject: str, /) -> tuple[int, str] | None: ...
+
+    def set_compatibility(self, subject: str, level: str, /) -> None: ...
+
+
+_BOOLEANS: Final = {"true": True, "false": False}
+_LOGICAL_TYPES: Final[dict[str, LogicalTypes]] = {"true": True, "false": False, "connect": "connect"}
+_TOPIC_NAMES: Final = frozenset(
+    {"TopicNameStrategy", "io.confluent.kafka.serializers.subject.TopicNameStrategy"},
+)
+_FIXED: Final = {
+    "use.latest.version": ("false", "schemas are made from the tables"),
+    "scrub.invalid.names": ("false", "names are kept, or refused"),
+    "connect.meta.data": ("true", "connect.* attributes are what Connect's consumers read types from"),
+    "allow.optional.map.keys": ("false", "maps with optional keys are arrays of entries"),
+    "generalized.sum.type.support": ("false", "unions are of null and one type"),
+}
+"""Confluent's properties that have one value here, and why."""
+_IGNORED: Final = frozenset(
+    {
+        "enhanced.avro.schema.support",  # enums are strings with Debezium's name
+        "ignore.default.for.nullables",  # a NULL is a NULL, always
+        "schemas.cache.config",
+        "schemas.cache.size",
+        "max.schemas.per.subject",
+        "schemas.enable",  # of JSON converters, often left behind
+        "latest.compatibility.strict",
+        "normalize.schemas",
+        "discard.type.doc.default",
+        "flatten.unions",
+        "flatten.singleton.unions",
+    }
+)
+"""Confluent's properties that make no difference to what this converter writes."""
+_OWN: Final = frozenset(
+    {"auto.register.schemas", "avro.logical.types", "key.subject.name.strategy", "value.subject.name.strategy"}
+)
+_REGISTRY: Final = ("schema.registry.", "basic.auth.", "bearer.auth.", "ssl.", "proxy.", "http.")
+_NAME: Final = re.compile(r"[^\W\d]\w*")
+"""As Avro's Java library has it, letters of any script; a stricter registry refuses them by itself."""
+
+
+class AvroConverter(Converter):
+    """Writes Confluent's wire format: ``00``, schema id, Avro. Subjects are ``<topic>-key`` and ``<topic>-value``.
+
+    Properties, beside those of the registry client (``schema.registry.url``, ``basic.auth.*``, …):
+
+    ``auto.register.schemas`` (true): register schemas; with false they must be there.
+
+    ``avro.logical.types`` (true): Avro's own logical types beside Debezium's names. ``false``: schemas are to the byte
+    what Confluent's converter registers for Debezium. ``connect``: all but ``date`` and ``time-millis``, which
+    Confluent's converter refuses beside Debezium's names, for topics that Kafka Connect reads too.
+
+    A value schema that the registry refuses as incompatible is the mirror's to write all the same: the subject's
+    compatibility becomes NONE, with a warning. A key schema never changes (`cdc.converters.avro_keys`).
+    """
+
+    aliases: ClassVar[tuple[str, ...]] = ("io.confluent.connect.avro.AvroConverter",)
+
+    def __init__(self) -> None:
+        self._registry: Registry | None = None
+        self._register = True
+        self._logical_types: LogicalTypes = True
+        self._version = version("cdc")
+        self._control_id: int | None = None
+
+    def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:  # noqa: ARG002 - the same for both
+        findings = _findings(config)
+        url = config.get("schema.registry.url", "")
+        if not url:
+            findings.append(
+                Finding(
+                    "the Avro converter needs a schema registry",
+                    key="schema.registry.url",
+                    remedy="Set schema.registry.url to its address, or to embedded for the worker's own",
+                )
+            )
+        if findings:
+            raise ConfigError(findings)
+        self._register = _BOOLEANS[config.get("auto.register.schemas", "true")]
+        self._logical_types = _LOGICAL_TYPES[config.get("avro.logical.types", "true")]
+        self._registry = self._client(url, {key: value for key, value in config.items() if key.startswith(_REGISTRY)})
+
+    def _client(self, url: str, config: Mapping[str, str]) -> Registry:
+        return RegistryClient(url, config)
+
+    def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
+        """The encoder of keys, after the key schema that ``memory`` has, or that is made and remembered now.
+
+        `FatalError` when names or types of the key changed, or the registry lost the schema.
+        """
+        schema = shape.key_schema
+        if schema is None:
+            return compile_key(shape, 0)
+        if self._control_id is None:
+            self._control_id = self._control()
+        subject, text = f"{shape.topic}-key", self._text(shape, schema)
+        known = memory.get(shape.topic)
+        if known is None:
+            number, remembered = self._first(shape, subject, text)
+            memory.put(shape.topic, {"id": number, "schema": remembered})
+            return compile_key(shape, number, as_remembered(schema, remembered))
+        number, remembered = int(known["id"]), str(known["schema"])
+        changes = key_changes(remembered, text)
+        if changes:
+            raise FatalError(
+                f"{shape.topic}: the key of table {shape.schema}.{shape.table} has changed: {'; '.join(changes)}. "
+                "Its rows would get new keys beside those they have in the topic. Change the key back; or "
+                f"{START_ANEW}; or leave the table out (table.exclude.list)"
+            )
+        try:
+            found = self._id(subject, remembered)
+        except IncompatibleSchema as refusal:
+            raise wiped(shape.topic, subject, number, f"refuses it: {refusal}") from refusal
+        if found != number:
+            raise wiped(shape.topic, subject, number, f"gives id {found}")
+        return compile_key(shape, number, as_remembered(schema, remembered))
+
+    def _first(self, shape: RowShape, subject: str, text: str) -> tuple[int, str]:
+        """Id and text for a key that nothing is remembered of: what the subject has, if it is the same key.
+
+        So topics that Debezium wrote, and connectors that lost their offsets, keep their keys.
+        """
+        latest = self._client_or_raise().latest(subject)
+        if latest is not None and not key_changes(latest[1], text):
+            return latest
+        try:
+            return self._id(subject, text), text
+        except IncompatibleSchema as refusal:
+            differs = "; ".join(key_changes(latest[1], text)) if latest else str(refusal)
+            raise FatalError(
+                f"{shape.topic}: the subject {subject} has the schema of another key than table {shape.schema}."
+                f"{shape.table} has: {differs}. If the topic is new, delete the subject; if it holds records, "
+                f"{START_ANEW}"
+            ) from refusal
+
+    def control_key(self, partition: int) -> bytes:
+        if self._control_id is None:
+            raise FatalError(
+                "a record about a whole partition needs a key, and the schema of such keys is not registered. Register "
+                f"{CONTROL_SCHEMA} under the subject {CONTROL_SUBJECT} and restart the connector, or set "
+                "key.converter.auto.register.schemas=true"
+            )
+        return b"\x00" + self._control_id.to_bytes(4, "big") + long_bytes(partition)
+
+    def value_encoder(self, shape: RowShape) -> ValueEncoder:
+        subject, text = f"{shape.topic}-value", self._text(shape, shape.envelope_schema)
+        try:
+            number = self._id(subject, text)
+        except IncompatibleSchema as refusal:
+            if not self._register:
+                raise
+            # Warned of once: from now on the subject refuses nothing.
+            _log.warning(
+                "the registry refused a new value schema as incompatible; setting the subject's compatibility to NONE",
+                subject=subject,
+                table=f"{shape.schema}.{shape.table}",
+                reasons=refusal.messages,
+            )
+            self._client_or_raise().set_compatibility(subject, "NONE")
+            number = self._id(subject, text)
+        return compile_value(shape, number, SourceConstants(self._version, _source_name(shape)))
+
+    def _text(self, shape: RowShape, schema: Schema) -> str:
+        _require_names(shape)
+        return avro_text(schema, logical_types=self._logical_types)
+
+    def _id(self, subject: str, text: str) -> int:
+        registry = self._client_or_raise()
+        return registry.register(subject, text) if self._register else registry.lookup(subject, text)
+
+    def _control(self) -> int | None:
+        try:
+            return self._id(CONTROL_SUBJECT, CONTROL_SCHEMA)
+        except FatalError:
+            if self._register:
+                raise
+            return None  # needed by a truncate only: `control_key` says so when one comes
+
+    def _client_or_raise(self) -> Registry:
+        if self._registry is None:
+            raise RuntimeError("the Avro converter is used before configure()")
+        return self._registry
+
+
+def _source_name(shape: RowShape) -> str:
+    """``topic.prefix``: what stands in the topic before schema and table, replaced characters or not."""
+    behind = len(f".{shape.schema}.{shape.table}")
+    name = shape.topic[:-behind]
+    return name if name and shape.topic[-behind] == "." else shape.topic
+
+
+def _require_names(shape: RowShape) -> None:
+    bad = [column.name for column in shape.columns if not _NAME.fullmatch(column.name)]
+    if bad:
+        names = ", ".join(map(repr, bad))
+        raise FatalError(
+            f"table {shape.schema}.{shape.table} cannot be written as Avro: of its columns, {names} are no Avro names "
+            "(letters, digits and _, no digit first). Rename them, or leave the table out (table.exclude.list)"
+        )
+
+
+def _findings(config: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    for key, value in config.items():
+        if key in _FIXED:
+            allowed, why = _FIXED[key]
+            if value != allowed:
+                findings.append(Finding(f"only {allowed} is supported: {why}", key=key, remedy="Remove the property"))
+        elif key in {"key.subject.name.strategy", "value.subject.name.strategy"}:
+            if value not in _TOPIC_NAMES:
+                findings.append(Finding("only TopicNameStrategy is supported", key=key, remedy="Remove the property"))
+        elif key == "auto.register.schemas" and value not in _BOOLEANS:
+            findings.append(Finding(f"expected true or false, found {value!r}", key=key))
+        elif key == "avro.logical.types" and value not in _LOGICAL_TYPES:
+            findings.append(Finding(f"expected true, false or connect, found {value!r}", key=key))
+        elif not (key in _IGNORED or key in _OWN or key.startswith(_REGISTRY)):
+            near = difflib.get_close_matches(key, [*_OWN, *_FIXED, *_IGNORED, "schema.registry.url"], n=1)
+            remedy = f"Did you mean {near[0]}?" if near else "Remove it"
+            findings.append(Finding("the Avro converter has no such property", key=key, remedy=remedy))
+    return findings
