@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import structlog
 import tenacity
 
-from cdc.config import find_converter
+from cdc.config import converter_properties, find_converter
 from cdc.errors import RetriableError
 from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import Headers, RecordProducer
@@ -225,15 +225,9 @@ class _Session:
         config = self._connector.config
         key = find_converter(config.key_converter)()
         value = find_converter(config.value_converter)()
-        key.configure(self._converter_settings("key"), is_key=True)
-        value.configure(self._converter_settings("value"), is_key=False)
+        key.configure(converter_properties(self._worker, is_key=True), is_key=True)
+        value.configure(converter_properties(self._worker, is_key=False), is_key=False)
         return key, value
-
-    def _converter_settings(self, part: str) -> dict[str, str]:
-        prefix = f"{part}.converter."
-        settings = {name: value for name, value in self._worker.items() if name.startswith("schema.registry.")}
-        settings.update({n[len(prefix) :]: v for n, v in self._worker.items() if n.startswith(prefix)})
-        return settings
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """The answer of a call that asks the registry: in a thread, so that the source is kept alive meanwhile."""

@@ -1,7 +1,7 @@
 """Before anything starts: the configuration against the live sources.
 
-A table that does not exist, a key template that is not the table's key, two tables in one key space: what the file alone
-cannot show, the databases can. A source that is away is not waited for here: its task will wait, and find the same.
+A table that does not exist, a key template that is not the table's key, two tables in one key space: what the file
+alone cannot show, the databases can. A source that is away is not waited for here: its task waits, and finds the same.
 """
 
 from __future__ import annotations
