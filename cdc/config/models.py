@@ -82,7 +82,7 @@ def _fault(details: ErrorDetails, table: Mapping[str, Property], show: Callable[
     if kind == "missing":
         return Fault(key, "is required", _describe(table.get(key)), missing=True)
     if kind == "extra_forbidden":
-        return Fault(key, "unknown key", nearest(key, table) or _nearest_tail(key, table))
+        return Fault(key, "unknown key", _nearest_tail(key, table) or nearest(key, table))
     if kind in {"value_error", "assertion_error"}:
         return Fault(key, str(context.get("error", "")) or "is not valid")
     got = f", got {show(key, value)}" if isinstance(value, str) else ""

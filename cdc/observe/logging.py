@@ -20,6 +20,9 @@ LogFormat = Literal["console", "json"]
 _FIRST: Final = ("timestamp", "level", "event", "connector", "task")
 """The keys that a JSON line begins with, if it has them."""
 
+_CHATTY: Final = ("httpx2", "httpcore2", "asyncio")
+"""Libraries whose information, a line for each request, is for debugging."""
+
 
 def choose_format(stream: TextIO) -> LogFormat:
     """Lines for a person on a terminal, JSON for everything else."""
@@ -68,6 +71,8 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.NOTSET if level.upper() == "DEBUG" else logging.WARNING)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[

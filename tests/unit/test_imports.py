@@ -26,8 +26,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "mirror": {*_BASE, "codec"},
     "redis": {*_BASE, "codec", "mirror"},
     "config": {*_BASE, "registry"},
-    # Connectors and converters reach the runtime as plugins: it imports none of them.
-    "runtime": {*_BASE, "codec", "config", "kafka", "mirror", "observe", "registry"},
+    # Connectors reach the runtime as plugins: it imports none of them.
+    "runtime": {*_BASE, "codec", "config", "converters", "kafka", "mirror", "observe", "registry"},
     "operate": {
         *_BASE,
         *("codec", "config", "converters", "kafka", "local", "mirror", "observe", "postgres", "redis", "registry"),
