@@ -41,7 +41,7 @@ METRICS_S: Final = 1.0
 COMMIT_S: Final = 5.0
 """How often the consumer group is told, for lag tools."""
 PUMP_S: Final = 0.2
-_RETRY_WAIT: Final = tenacity.wait_exponential_jitter(initial=0.1, max=10.0, jitter=0.5)
+_RETRY_WAIT: Final = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenacity.wait_random(0, 0.5)
 
 
 def run_sink_task(connector: SinkConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
