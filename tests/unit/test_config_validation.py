@@ -95,7 +95,7 @@ connectors:
         "b.yaml:17: connectors.shop.tombstones.on.delete: expected true or false, got 'perhaps'",
         "b.yaml:18: connectors.shop.slot.name: expected text that matches ^[a-z0-9_]*$, got 'Shop-Slot'",
         "b.yaml:19: connectors.shop.key.converter.encodings: unknown key. Known is encoding",
-        "b.yaml:20: connectors.other.connector.class: there is no connector slepper: did you mean sleeper?",
+        "b.yaml:21: connectors.other.connector.class: there is no connector slepper: did you mean sleeper?",
         "b.yaml:22: connectors.nothing.connector.class: is required. Installed are "
         "crasher, drain, postgres, redis, sleeper",
         "c.yaml:2: connectors.shop: there is a connector of this name at b.yaml:11. Rename one of them",
