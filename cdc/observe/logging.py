@@ -71,6 +71,8 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # One line for each request to the registry: of use to those who debug it only.
+    logging.getLogger("httpx2").setLevel(max(root.level, logging.WARNING) if level.upper() != "DEBUG" else "DEBUG")
     for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.NOTSET if level.upper() == "DEBUG" else logging.WARNING)
     logging.captureWarnings(True)

@@ -267,11 +267,13 @@ class _Session:
         if now - self._metrics_at < METRICS_SECONDS:
             return
         self._metrics_at = now
+        usage = resource.getrusage(resource.RUSAGE_SELF)
         figures: dict[str, float] = {
             "records": self._records,
             "bytes": self._bytes,
             "commits": self._commits,
-            "rss_peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "rss_peak_kb": usage.ru_maxrss,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
             **task.metrics(),
         }
         self._context.report("metrics", figures)
