@@ -36,6 +36,8 @@ Reader = Callable[[bytes], Any]
 _SPECIAL = {b"NaN": b"NAN", b"Infinity": b"POSITIVE_INFINITY", b"-Infinity": b"NEGATIVE_INFINITY"}
 """Values of numeric that no digits write, and Debezium's words for them in string mode."""
 _FLOAT_WORDS = {b"NaN": float("nan"), b"Infinity": float("inf"), b"-Infinity": float("-inf")}
+_UNLIMITED = 2**31 - 1
+"""What Debezium's ``Bits`` says for a length that is not limited."""
 _LONGEST_INT = 4000
 """Python refuses to read decimal integers longer than 4300 digits from text; Postgres's numeric has up to 131072."""
 
@@ -258,7 +260,8 @@ def single_bit() -> Reader:
 def bits(length: int, varying: bool) -> Reader:
     """A bit string → little-endian bytes cut at the highest set bit, as Debezium's ``Bits``.
 
-    With a fixed ``length`` the zeros before it are known; of a varying one they are lost: inexact.
+    A reader has only ``length`` to know the zeros before it, and cannot tell varying strings from fixed ones: a text
+    shorter than ``length`` is inexact, or of no limited length (2**31 - 1) one that begins with a zero.
     """
 
     def read(text: bytes) -> bytes | Inexact:
@@ -266,10 +269,9 @@ def bits(length: int, varying: bool) -> Reader:
             raise ValueError(f"not a bit string: {quoted(text)}")
         number = int(text or b"0", 2)
         value = number.to_bytes((number.bit_length() + 7) // 8, "little")
-        if varying and text[:1] == b"0":
-            return Inexact(value, text.decode())
         if len(text) > length or (not varying and len(text) != length):
             raise ValueError(f"not a bit string of length {length}: {quoted(text)}")
-        return value
+        exact = text[:1] != b"0" if length == _UNLIMITED else len(text) == length
+        return value if exact else Inexact(value, text.decode())
 
     return read

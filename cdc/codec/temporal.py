@@ -264,7 +264,9 @@ def zoned_time() -> Reader:
         micros = clock(local)
         offset = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
         if not offset:
-            return local + b"Z" if match[2] == b"+" else Inexact(local + b"Z", text.decode())
+            # A reader of RFC 3339 has no 24:00.
+            exact = match[2] == b"+" and micros < DAY_US
+            return local + b"Z" if exact else Inexact(local + b"Z", text.decode())
         utc = (micros + (-offset if sign == b"+" else offset) * 1_000_000) % DAY_US
         rest, fraction = divmod(utc, 1_000_000)
         shown = b"%02d:%02d:%02d" % (rest // 3600, rest // 60 % 60, rest % 60)

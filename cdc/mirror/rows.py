@@ -16,15 +16,18 @@ __all__ = ["exactly", "keyed", "patch"]
 def exactly(
     fields: list[bytes], nulls: tuple[bytes, ...], header: bytes, kinds: Mapping[bytes, str]
 ) -> tuple[list[bytes], tuple[bytes, ...]]:
-    """The row with the values that its schema could not hold, from the header ``cdc.text``."""
+    """The row with the values that its schema could not hold, from the header ``cdc.text``; JSON null is NULL."""
     try:
-        texts = {name.encode(): text.encode() for name, text in json.loads(header).items()}
+        texts = {name.encode(): None if text is None else text.encode() for name, text in json.loads(header).items()}
         exact = {name: from_postgres(kinds[name], text) for name, text in texts.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"the header {HEADER_TEXT} does not fit the row: {error!r}") from error
     row = dict(_pairs(fields))
     row.update((name, text) for name, text in exact.items() if text is not None)
-    return [part for pair in row.items() for part in pair], tuple(name for name in nulls if name not in row)
+    absent = [name for name, text in exact.items() if text is None]
+    for name in absent:
+        row.pop(name, None)
+    return [part for pair in row.items() for part in pair], (*(name for name in nulls if name not in row), *absent)
 
 
 def patch(op: Op, header: bytes) -> Op:

@@ -1,6 +1,6 @@
 """The golden scenarios' snapshot rows, from Postgres's text and catalog: schemas and values equal Debezium's.
 
-``test_codec_golden_rows.json`` holds, for each table, what Postgres 15 printed (COPY's text, ``pg_get_expr``,
+``codec_golden_rows.json`` holds, for each table, what Postgres 15 printed (COPY's text, ``pg_get_expr``,
 ``pg_type``) after the scenario's ``scenario.sql``, under the session settings that readers rely on.
 """
 
@@ -22,7 +22,7 @@ from cdc.postgres.types import PgType, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, Column, RowShape, Schema
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-ROWS = json.loads((Path(__file__).parent / "test_codec_golden_rows.json").read_text())
+ROWS = json.loads((Path(__file__).parent / "codec_golden_rows.json").read_text())
 
 TABLES = [pytest.param(scenario, table, id=f"{scenario}:{table}") for scenario in ROWS for table in ROWS[scenario]]
 
