@@ -56,7 +56,7 @@ class RegistryState:
             self._apply(key, None if value is None else decode_value(value))
         except RecordError as error:
             problem = str(error)
-        self.turns.changed(offset, Record(raw_key or b"", value))
+        self.turns.changed(Record(raw_key or b"", value))
         return problem
 
     def _apply(self, key: Key, body: dict[str, Any] | None) -> None:

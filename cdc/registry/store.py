@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -132,37 +133,40 @@ class SchemaStore:
                     self._require_working()
                     plan = make(self._state)
                     intent = Intent(uuid.uuid4().hex, self._next - 1, tuple(plan.records))
-                    if not intent.records:
-                        return plan.answer
-                    self._state.turns.watch(intent.token)
-                if self._take_turn(intent, deadline):
+                if not intent.records or self._take_turn(intent, deadline):
                     return plan.answer
         finally:
             self._writing.release()
 
     def _take_turn(self, intent: Intent, deadline: float) -> bool:
         """Append the intent and, if it is accepted, its records. False: somebody was quicker, plan anew."""
+        turns = self._state.turns
+        with self._changed:
+            turns.watch(intent.token)
         try:
             self._wait_for(self._log.append([intent.record()]) + 1, deadline)
+            with self._changed:
+                outstanding = turns.outstanding(intent.token)
+            if outstanding:
+                self._wait_for(self._log.append(outstanding) + 1, deadline)
+            with self._changed:
+                return turns.completed(intent.token)
         finally:
             with self._changed:
-                accepted = self._state.turns.verdict(intent.token)
-                outstanding = self._state.turns.outstanding(intent.token)
-        if accepted and outstanding:
-            self._wait_for(self._log.append(outstanding) + 1, deadline)
-        return accepted
+                turns.unwatch(intent.token)
 
     def _complete_pending(self, deadline: float) -> None:
-        """Let another writer finish its turn; if it does not, finish it in its place."""
+        """Let another writer finish its turn; if it does not, take it over."""
         while True:
             with self._changed:
                 self._changed.wait_for(self._nothing_pending, _PATIENCE)
                 self._require_working()
                 pending = self._state.turns.pending
+                seen = self._next - 1
             if pending is None:
                 return
             _log.warning("Completing a write to the schema registry that another worker began and did not finish")
-            self._wait_for(self._log.append(pending.records) + 1, deadline)
+            self._take_turn(replace(pending, seen=seen), deadline)
 
     def _nothing_pending(self) -> bool:
         return self._state.turns.pending is None or self._failure is not None

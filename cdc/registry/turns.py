@@ -1,23 +1,23 @@
-"""Several writers, one log, no leader: whose records count, and who may write next.
+"""Several writers, one log, no leader: who may write next.
 
 A compacted topic keeps the *last* record of a key. If two workers both wrote version 3 of a subject, the later one
 would stand, whatever readers had agreed on before compaction, and an id handed out would lose its schema. So a race is
 settled before the records that matter are written. A writer first appends an **intent**: the records it is about to
-write, and the offset up to which it had read when it planned them. In the order of the log an intent is *accepted* if
-its writer had seen all that changed something before it; otherwise somebody was quicker, and the writer reads on and
-plans anew. The records of an accepted intent are written by its writer or, if that died, by whoever wants to write
-next: they are in the intent, and to write them twice changes nothing.
+write, and the last offset it had read when it planned them. The intent is *accepted* if it stands directly behind that
+offset; otherwise somebody was quicker, and the writer reads on and plans anew. That can be told from the intent alone,
+so all readers agree, whatever compaction took away before they came. Only then the writer writes the records. If it
+dies before, whoever wants to write next takes the intent over, under the same token but as a turn of its own.
 
 Intents have the key of Confluent's NOOP, whose values Confluent's registry never reads; compaction leaves one of them.
-All rules follow from the log alone, hold on any broker, and need no clock. What they cannot exclude is a writer frozen
-between its last look at the log and its write, until others have completed its intent *and* changed the same key
-again. Pure.
+This holds on any broker and needs no clock. What it cannot exclude is a writer frozen between its last look at the log
+and its write, for so long that others take its intent over and change the same key again, or that compaction removes
+the intent unfinished. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cdc.registry.records import Key, Kind, Record, RecordError, decode_value, dump
 
@@ -63,37 +63,37 @@ class Intent:
 class Turns:
     """The turns taken on a log, told its records in order."""
 
-    tail: int = -1
-    """Offset of the last record that changed something or was an accepted intent."""
     pending: Intent | None = None
-    """The accepted intent whose records have not all been seen, with those only that are still to come."""
-    _watched: dict[str, bool | None] = field(default_factory=dict)
+    """The last accepted intent, with those of its records only that are still to come; None when all have come."""
+    _completed: dict[str, bool] = field(default_factory=dict)
 
     def noop(self, offset: int, value: bytes | None) -> None:
         intent = Intent.decode(value)
-        if intent is None:
-            return
-        accepted = intent.seen >= self.tail
-        if intent.token in self._watched:
-            self._watched[intent.token] = accepted
-        if accepted:
-            self.tail = offset
+        if intent is not None and intent.seen == offset - 1:
             self.pending = intent
 
-    def changed(self, offset: int, record: Record) -> None:
-        self.tail = offset
-        if self.pending is not None and record == self.pending.records[0]:
-            rest = self.pending.records[1:]
-            self.pending = Intent(self.pending.token, self.pending.seen, rest) if rest else None
+    def changed(self, record: Record) -> None:
+        if self.pending is None or record != self.pending.records[0]:
+            return
+        rest = self.pending.records[1:]
+        if rest:
+            self.pending = replace(self.pending, records=rest)
+            return
+        if self.pending.token in self._completed:
+            self._completed[self.pending.token] = True
+        self.pending = None
 
     def watch(self, token: str) -> None:
-        """Remember the verdict on this intent, until it is fetched."""
-        self._watched[token] = None
+        """Take note when all records of this intent have come."""
+        self._completed[token] = False
 
-    def verdict(self, token: str) -> bool:
-        """Whether a watched intent was accepted; ends the watch."""
-        return bool(self._watched.pop(token, None))
+    def unwatch(self, token: str) -> None:
+        self._completed.pop(token, None)
+
+    def completed(self, token: str) -> bool:
+        """Whether all records of a watched intent have come, whoever wrote them."""
+        return self._completed.get(token, False)
 
     def outstanding(self, token: str) -> Sequence[Record]:
-        """The records of this accepted intent that have not been seen yet."""
+        """The records still to come if it is this intent's turn; none if it is not, or not any more."""
         return self.pending.records if self.pending is not None and self.pending.token == token else ()
