@@ -43,6 +43,8 @@ class Registry(Protocol):
 
     def set_compatibility(self, subject: str, level: str, /) -> None: ...
 
+    def close(self) -> None: ...
+
 
 _BOOLEANS: Final = {"true": True, "false": False}
 _LOGICAL_TYPES: Final[dict[str, LogicalTypes]] = {"true": True, "false": False, "connect": "connect"}
@@ -124,6 +126,11 @@ class AvroConverter(Converter):
 
     def _client(self, url: str, config: Mapping[str, str]) -> Registry:
         return RegistryClient(url, config)
+
+    def close(self) -> None:
+        """Close the connections to the registry. Encoders made before go on working."""
+        if self._registry is not None:
+            self._registry.close()
 
     def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
         """The encoder of keys, after the key schema that ``memory`` has, or that is made and remembered now.

@@ -97,7 +97,7 @@ class RegistryClient:
 
         def ask() -> tuple[int, str] | None:
             try:
-                found = self._client.get_latest_version(subject)
+                found = self._client.get_version(subject)  # the newest; the method named for it keeps its first answer
             except SchemaRegistryError as error:
                 if error.http_status_code == 404 and error.error_code in _NO_VERSION:
                     return None

@@ -87,7 +87,9 @@ def test_field_is_the_canonical_text(oid: int, typmod: int, name: str, texts: li
         assert _field(oid, typmod, text, logical_types) == canonical.from_postgres(name, text.encode()), text
 
 
-@pytest.mark.parametrize("mode", ["adaptive", "adaptive_time_microseconds", "connect", "microseconds", "nanoseconds"])
+@pytest.mark.parametrize(
+    "mode", ["adaptive", "adaptive_time_microseconds", "connect", "microseconds", "nanoseconds", "isostring"]
+)
 @pytest.mark.parametrize(
     ("oid", "name", "text"),
     [

@@ -37,6 +37,10 @@ class FakeRegistry:
         self.levels: dict[str, str] = {}
         self.strict = False
         self.away = False
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def register(self, subject: str, schema_json: str, /) -> int:
         if self.away:
@@ -398,7 +402,9 @@ def test_confluents_settings_are_taken(registry: FakeRegistry, monkeypatch: pyte
 
 
 def test_real_client_is_made_without_a_call() -> None:
-    AvroConverter().configure({"schema.registry.url": "http://127.0.0.1:1"}, is_key=False)
+    converter = AvroConverter()
+    converter.configure({"schema.registry.url": "http://127.0.0.1:1"}, is_key=False)
+    converter.close()
 
 
 @pytest.mark.parametrize("name", ["Order Id", "unit-price", "9lives", "with.dot", "$y"])
@@ -410,6 +416,12 @@ def test_columns_that_avro_cannot_name_are_told(
     for encoder in (lambda: converter.value_encoder(shape), lambda: converter.key_encoder(shape, memory)):
         with pytest.raises(FatalError, match=r"table public\.orders cannot be written as Avro"):
             encoder()
+
+
+def test_closes_its_client(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    AvroConverter().close()
+    _converter(registry, monkeypatch).close()
+    assert registry.closed
 
 
 def test_not_configured() -> None:
