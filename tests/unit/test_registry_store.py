@@ -83,6 +83,18 @@ def test_a_write_that_another_worker_left_half_done_is_completed(topic: MemoryTo
     assert [v.subject for v in topic.store().read(lambda state: state.uses(1) or [])] == ["s"]
 
 
+def test_a_deletion_that_another_worker_left_half_done_is_completed(topic: MemoryTopic) -> None:
+    store = topic.store()
+    register(store, "s", record("A"))
+    register(store, "s", '{"type":"record","name":"A","fields":[{"name":"b","type":"int","default":0}]}')
+    store.write(lambda state: admin.delete_subject(state, "s", permanent=False))
+    plan = store.read(lambda state: admin.delete_subject(state, "s", permanent=True))
+    intent = Intent("dead", len(topic.records) - 1, tuple(plan.records))
+    MemoryLog(topic).append([intent.record(), plan.records[0]])
+    register(store, "t", record("B"))
+    assert store.read(lambda state: state.subjects(deleted=True)) == ["t"]
+
+
 def by_id_or_none(store: SchemaStore, schema_id: int) -> SchemaVersion | None:
     return store.read(lambda state: state.by_id(schema_id))
 

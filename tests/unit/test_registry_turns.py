@@ -164,6 +164,19 @@ def test_an_intent_taken_over_is_still_its_writers() -> None:
     assert turns.completed("t")
 
 
+def test_an_intent_of_several_records_is_pending_until_the_last_has_come() -> None:
+    turns = Turns()
+    first, second = Record(b"k", None), Record(b"j", b"{}")
+    turns.watch("t")
+    turns.noop(0, Intent("t", -1, (first, second)).record().value)
+    turns.changed(first)
+    assert turns.outstanding("t") == (second,)
+    turns.changed(first)  # written twice: no harm
+    assert not turns.completed("t")
+    turns.changed(second)
+    assert (turns.pending, turns.completed("t")) == (None, True)
+
+
 def test_an_intent_replaced_by_another_has_lost_its_turn() -> None:
     turns = Turns()
     record = Record(b"k", b"{}")
