@@ -113,7 +113,7 @@ def _rows(count: int) -> list[list[bytes | None]]:
         stamp = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond:06d}".rstrip("0").rstrip(".") + "+00"
         profile = (
             f'{{"tier": "{rng.choice(["gold", "silver"])}", "score": {rng.random():.6f}, '
-            f'"tags": ["a{rng.randrange(99)}", "b"], "note": "żółw {rng.randrange(10**9)}"}}'
+            f'"tags": ["a{rng.randrange(99)}", "birds"], "note": "żółw {rng.randrange(10**9)}, likes herons"}}'
         )
         rows.append(
             [
