@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cdc.config.secrets import Secrets
@@ -34,6 +34,18 @@ class ConnectorSpec:
     shown: Mapping[str, str]
     places: Mapping[str, str]
     """Property → ``file:line``; ``""`` is the connector's own."""
+
+    def placed(self, findings: Iterable[Finding]) -> list[Finding]:
+        """The connector's own ``findings`` with whole keys and the places of these in the file."""
+        scope = f"connectors.{self.name}"
+        return [
+            replace(
+                finding,
+                key=f"{scope}.{finding.key}" if finding.key else scope,
+                where=self.places.get(finding.key, self.places.get("", "")),
+            )
+            for finding in findings
+        ]
 
     @property
     def kind(self) -> str:

@@ -14,34 +14,34 @@ from cdc.config import Config, ConnectorSpec
 from cdc.errors import CdcError, Finding
 from cdc.operate.check_kafka import BOOTSTRAP, check_kafka
 from cdc.operate.check_registry import check_registry
+from cdc.runtime.survey import survey
 
 __all__ = ["check", "render"]
 
 
 def check(config: Config) -> list[Finding]:
-    """All findings: of Kafka, of the registry, then of each connector in the order of the file; no secret in them."""
+    """All findings, each once: of Kafka, of the registry, then of the connectors in file order; no secret in them."""
     found = check_kafka(config)
     reachable = not any(finding.key == BOOTSTRAP for finding in found)
     if reachable or not config.embedded_registry:
         found += check_registry(config)
+    found += survey(config)
     for spec in config.connectors:
         found += _check_connector(spec)
+    once: dict[str, Finding] = {}
+    for finding in found:  # what several looks see, the first one tells
+        once.setdefault(finding.message, finding)
     redact = config.secrets.redact
-    return [replace(finding, message=redact(finding.message), remedy=redact(finding.remedy)) for finding in found]
+    return [
+        replace(finding, message=redact(finding.message), remedy=redact(finding.remedy)) for finding in once.values()
+    ]
 
 
 def _check_connector(spec: ConnectorSpec) -> list[Finding]:
-    scope = f"connectors.{spec.name}"
     try:
-        found = spec.connector.check()
+        return spec.placed(spec.connector.check())
     except CdcError as error:
-        return [Finding(str(error), key=scope)]
-    return [
-        replace(
-            finding, key=finding.key if finding.key.startswith(scope) else ".".join(filter(None, (scope, finding.key)))
-        )
-        for finding in found
-    ]
+        return spec.placed([Finding(str(error))])
 
 
 def render(config: Config, findings: Sequence[Finding], output: Literal["text", "json"]) -> str:
@@ -54,7 +54,7 @@ def render(config: Config, findings: Sequence[Finding], output: Literal["text", 
         return f"ready: {parts}"
     lines: list[str] = []
     for finding in findings:
-        lines.append(f"{finding.key}: {finding.message}" if finding.key else finding.message)
+        lines.append(": ".join(part for part in (finding.where, finding.key, finding.message) if part))
         if finding.remedy:
             lines.append(f"    {finding.remedy}")
     return "\n".join(lines)

@@ -6,12 +6,11 @@ alone cannot show, the databases can. A source that is away is not waited for he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
-from cdc.config import Config, ConnectorSpec
+from cdc.config import Config
 from cdc.errors import Finding, RetriableError
 from cdc.plugin import SinkConnector, SourceConnector, Stream
 
@@ -36,21 +35,9 @@ def survey(config: Config) -> list[Finding]:
                 )
                 continue
             streams += answer.streams
-            found += _placed(spec, answer.findings)
+            found += spec.placed(answer.findings)
     for spec in config.connectors:
         if isinstance(spec.connector, SinkConnector):
-            found += _placed(spec, spec.connector.fits(streams))
+            found += spec.placed(spec.connector.fits(streams))
     redact = config.secrets.redact
     return [replace(finding, message=redact(finding.message), remedy=redact(finding.remedy)) for finding in found]
-
-
-def _placed(spec: ConnectorSpec, findings: Sequence[Finding]) -> list[Finding]:
-    scope = f"connectors.{spec.name}"
-    return [
-        replace(
-            finding,
-            key=f"{scope}.{finding.key}" if finding.key else scope,
-            where=spec.places.get(finding.key, spec.places.get("", "")),
-        )
-        for finding in findings
-    ]

@@ -213,3 +213,4 @@ def test_check_asks_every_connector(
     status, out, _ = cdc("check", bridge, "--output", "json")
     (finding,) = json.loads(out)["findings"]
     assert (status, finding["key"], finding["message"]) == (1, key, message)
+    assert finding["where"] == f"{bridge}:{9 if key.endswith('hostname') else 6}"
