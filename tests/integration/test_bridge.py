@@ -48,7 +48,8 @@ insert into kinds values
   '', 'happy', 0, '{}', '{}', '{}', '{}', '{}', '{}'),
  (3, 0, 0, 1e-40, 1e300, 'NaN', 100000000000000000000.000000001, E'tab\\tnl\\nbs\\\\', '😀', '  x', null,
   '0044-03-15 BC', '00:00:00', '23:59:59.999999+15:59', '0001-01-01 00:00:00 BC',
-  '294276-12-31 23:59:59.999999+00', '0', null, null, null, null, null, null, '{{1,2},{3,4}}', '[0:1]={a,b}', null, null, null, null);
+  '294276-12-31 23:59:59.999999+00', '0', null, null, null, null, null, null,
+  '{{1,2},{3,4}}', '[0:1]={a,b}', null, null, null, null);
 insert into kinds (id, nx) values (4, 8);
 """
 
