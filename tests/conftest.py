@@ -1,3 +1,12 @@
 """Fixtures for all tests. Those that need servers are in ``fix_servers.py``."""
 
+import os
+
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = ["fix_servers", "fix_dummies"]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("cdc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("cdc"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "cdc")
