@@ -207,6 +207,9 @@ class Converter(ABC):
     def control_key(self, partition: int) -> bytes:
         """The key of a record that is about a whole partition (a truncate): never the key of a row."""
 
+    def close(self) -> None:  # noqa: B027 - most converters hold nothing
+        """Release connections. Called once."""
+
     @abstractmethod
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
         """Compile the values of ``shape``. May ask the registry (`cdc.errors.RetriableError` when it is away)."""

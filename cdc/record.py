@@ -38,7 +38,8 @@ HEADER_UNKNOWN: Final = "cdc.unknown"
 these fields alone (EXACTNESS.md H13)."""
 HEADER_TEXT: Final = "cdc.text"
 """JSON object column → Postgres's text, for values of the row image that the schema's type cannot hold
-exactly (NaN in a decimal, a timestamp beyond 64 bits, ...). It overrides the value in the record."""
+exactly (NaN in a decimal, a timestamp beyond 64 bits, ...). It overrides the value in the record;
+``null`` is a NULL that the schema cannot hold because the column became NOT NULL later."""
 
 
 class _NoDefault:

@@ -90,9 +90,9 @@ class AvroConverter(Converter):
 
     ``auto.register.schemas`` (true): register schemas; with false they must be there.
 
-    ``avro.logical.types`` (true): Avro's own logical types beside Debezium's names. ``false``: schemas are to the byte
-    what Confluent's converter registers for Debezium. ``connect``: all but ``date`` and ``time-millis``, which
-    Confluent's converter refuses beside Debezium's names, for topics that Kafka Connect reads too.
+    ``avro.logical.types`` (connect): Avro's own logical types beside Debezium's names, but ``date`` and
+    ``time-millis``, which Confluent's converter refuses there: so Connect's sinks read the topics too. ``true``: all.
+    ``false``: schemas are to the byte what Confluent's converter registers for Debezium.
 
     A value schema that the registry refuses as incompatible is the mirror's to write all the same: the subject's
     compatibility becomes NONE, with a warning. A key schema never changes (`cdc.converters.avro_keys`).
@@ -121,7 +121,7 @@ class AvroConverter(Converter):
         if findings:
             raise ConfigError(findings)
         self._register = _BOOLEANS[config.get("auto.register.schemas", "true")]
-        self._logical_types = _LOGICAL_TYPES[config.get("avro.logical.types", "true")]
+        self._logical_types = _LOGICAL_TYPES[config.get("avro.logical.types", "connect")]
         self._registry = self._client(url, {key: value for key, value in config.items() if key.startswith(_REGISTRY)})
 
     def _client(self, url: str, config: Mapping[str, str]) -> Registry:

@@ -99,6 +99,7 @@ class _Session:
         self._metrics_at = 0.0
         self._opened_at = 0.0
         self._started = False
+        self._loaded: list[Converter] = []
         self._stop_by = 0.0
         self._asking = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
         self.healthy = False
@@ -157,6 +158,8 @@ class _Session:
         if self._task is not None:
             self._task.stop()
         self._asking.shutdown(wait=False, cancel_futures=True)
+        for converter in self._loaded:
+            converter.close()
 
     # -- one batch ----------------------------------------------------------------------------------
 
@@ -225,6 +228,7 @@ class _Session:
         config = self._connector.config
         key = find_converter(config.key_converter)()
         value = find_converter(config.value_converter)()
+        self._loaded = [key, value]
         key.configure(converter_properties(self._worker, is_key=True), is_key=True)
         value.configure(converter_properties(self._worker, is_key=False), is_key=False)
         return key, value

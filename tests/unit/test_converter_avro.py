@@ -126,7 +126,7 @@ def test_found_by_confluents_class_name() -> None:
 def test_records_are_readable_with_the_registered_schemas(
     registry: FakeRegistry, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    converter = _converter(registry, monkeypatch)
+    converter = _converter(registry, monkeypatch, avro_logical_types="true")
     shape = _shape(_column("id", 23), _column("born", 1082, optional=True))
     change = _change(shape, b"7", b"2024-02-29")
     key = converter.key_encoder(shape, memory)(change)

@@ -1,0 +1,67 @@
+"""``cdc offsets``: what a source connector has stored about where it stands, shown or deleted.
+
+Deleting makes the connector start over with a snapshot, under a new epoch, so that nothing it writes then looks like a
+replay (EXACTNESS.md H2). It takes the connector's transactional id, which fences a task that still runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cdc.config import Config, ConnectorSpec
+from cdc.errors import ConfigError, Finding
+from cdc.kafka.offsets import encode_offset, read_offsets
+from cdc.kafka.producer import RecordProducer
+from cdc.kafka.topics import Topics
+
+__all__ = ["delete_offsets", "render", "show_offsets"]
+
+
+def show_offsets(config: Config, connector: str) -> dict[str, Any]:
+    """All offsets of a source connector: partition (JSON text) → offset. `ConfigError` when there is no such source."""
+    spec = _source(config, connector)
+    topic = _topic(config)
+    partitions = Topics(spec.worker, _nothing).ensure(topic, {"cleanup.policy": "compact"})
+    return read_offsets(spec.worker, topic, partitions, connector, _nothing, lambda: False)
+
+
+def delete_offsets(config: Config, connector: str) -> dict[str, Any]:
+    """Delete all of them; what was deleted."""
+    spec = _source(config, connector)
+    producer = RecordProducer(spec.worker, f"{config.worker.group_id}-{connector}-0", _nothing)
+    try:
+        producer.start()
+        found = show_offsets(config, connector)
+        for partition in found:
+            key, value = encode_offset(partition, None)
+            producer.produce(_topic(config), key, value)
+        producer.commit()
+    finally:
+        producer.close()
+    return found
+
+
+def render(offsets: Mapping[str, Any], output: Literal["text", "json"]) -> str:
+    """One line for each partition, or Connect's JSON form."""
+    if output == "json":
+        told = [{"partition": json.loads(key)[1], "offset": value} for key, value in sorted(offsets.items())]
+        return json.dumps({"offsets": told}, indent=2)
+    return "\n".join(f"{key}  {json.dumps(value)}" for key, value in sorted(offsets.items())) or "no offsets"
+
+
+def _source(config: Config, connector: str) -> ConnectorSpec:
+    sources = {spec.name: spec for spec in config.connectors if spec.kind == "source"}
+    if connector not in sources:
+        known = ", ".join(sources) or "none"
+        raise ConfigError([Finding(f"there is no source connector {connector}", remedy=f"Sources are: {known}")])
+    return sources[connector]
+
+
+def _topic(config: Config) -> str:
+    return config.worker.offset_storage_topic or f"{config.worker.group_id}-offsets"
+
+
+def _nothing() -> None:
+    """Nobody has to be kept alive."""
