@@ -38,7 +38,8 @@ class RecordProducer:
             "acks": "all",
             # Where the Java client would put the key, so that topics are co-partitioned with Connect's.
             "partitioner": "murmur2_random",
-            "linger.ms": 5,
+            # A commit sends what is queued at once; until then, fewer and larger requests spare the broker.
+            "linger.ms": 50,
             "batch.size": 1 << 20,
             "compression.type": "lz4",
             "queue.buffering.max.kbytes": 32 << 10,
