@@ -42,7 +42,7 @@ class Passed:
         return ", ".join(f"the {name} had {peak:.0f} MiB, bound {BOUND_MIB:.0f}" for name, peak in high.items())
 
 
-def transfer(servers: Servers, rows: int, partitions: int) -> Passed:
+def transfer(servers: Servers, rows: int, partitions: int, worker: dict[str, str] | None = None) -> Passed:
     """Send one transaction through a bridge that is streaming, and prove all of it in Redis. Raises `NotEqual`."""
     servers.create_topic(TOPIC, partitions)
     connectors = {
@@ -51,7 +51,7 @@ def transfer(servers: Servers, rows: int, partitions: int) -> Passed:
     }
     with servers.connect() as connection, servers.redis.client() as client:
         connection.execute(_CREATE)
-        with Bridge(servers.kafka, connectors, password=servers.postgres.password) as bridge:
+        with Bridge(servers.kafka, connectors, password=servers.postgres.password, worker=worker) as bridge:
             bridge.wait_streaming("w4")
             bridge.wait_running("w4-sink")
             begun = time.monotonic()
@@ -74,7 +74,7 @@ def transfer(servers: Servers, rows: int, partitions: int) -> Passed:
 
 def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
     """One transaction; its cost, and whether the tasks kept within their bound."""
-    passed = transfer(servers, arguments.rows, arguments.partitions)
+    passed = transfer(servers, arguments.rows, arguments.partitions, dict(arguments.worker))
     figures = {
         "transaction in Postgres: s": passed.insert_seconds,
         "commit to all rows in Redis: s": passed.seconds,

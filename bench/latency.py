@@ -110,7 +110,9 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
             "runs": arguments.runs,
         }
         result = Result(settings)
-        with Bridge(servers.kafka, connectors, password=servers.postgres.password) as bridge:
+        with Bridge(
+            servers.kafka, connectors, password=servers.postgres.password, worker=dict(arguments.worker)
+        ) as bridge:
             bridge.wait_streaming("w3")
             bridge.wait_running("w3-sink")
             for _ in range(arguments.runs):

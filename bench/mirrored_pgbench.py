@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -39,7 +40,15 @@ class MirroredPgbench:
     ``name`` names the source and begins its topics. With ``history``, the source captures ``pgbench_history`` too.
     """
 
-    def __init__(self, servers: Servers, name: str, partitions: int, *, history: bool = False) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        name: str,
+        partitions: int,
+        *,
+        history: bool = False,
+        worker: Mapping[str, str] | None = None,
+    ) -> None:
         self.servers = servers
         self.source = name
         self.client = servers.redis.client()
@@ -54,7 +63,7 @@ class MirroredPgbench:
             connectors,
             password=servers.postgres.password,
             group=name,
-            worker={"topic.creation.default.partitions": partitions},
+            worker={"topic.creation.default.partitions": partitions, **(worker or {})},
         )
 
     def __enter__(self) -> Self:

@@ -79,14 +79,16 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
     result = Result(settings)
     words = refused(MirroredPgbench(servers, "refused", arguments.partitions, history=True))
     result.notes.append(f"as it is, the source refuses {HISTORY}: {words}")
-    with MirroredPgbench(servers, "out", arguments.partitions) as mirrored:
+    with MirroredPgbench(servers, "out", arguments.partitions, worker=dict(arguments.worker)) as mirrored:
         figures, rows = run(mirrored, arguments.seconds)
         result.runs.append(figures)
         result.equal = f"{rows} rows of accounts, branches and tellers = hashes"
     with servers.connect() as connection, servers.redis.client() as client:
         connection.execute(f"alter table {HISTORY} replica identity full")
         client.flushall()
-    with MirroredPgbench(servers, "full", arguments.partitions, history=True) as mirrored:
+    with MirroredPgbench(
+        servers, "full", arguments.partitions, history=True, worker=dict(arguments.worker)
+    ) as mirrored:
         figures, rows = run(mirrored, arguments.seconds)
         result.runs.append(figures)
         history = mirrored.prove_history()

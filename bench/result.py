@@ -41,8 +41,23 @@ def parser(description: str | None, *, rows: int, runs: int = 1) -> argparse.Arg
     made.add_argument("--runs", type=int, default=runs, help=f"runs, of which medians are printed (default {runs})")
     made.add_argument("--flavour", choices=["apache", "embedded"], default="apache", help="which servers")
     made.add_argument("--partitions", type=int, default=4, help="partitions of each topic (default 4)")
+    made.add_argument(
+        "--worker",
+        action="append",
+        type=_property,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a further property of the worker, such as producer.linger.ms=5; may be repeated",
+    )
     made.add_argument("--output", choices=["text", "json"], default="text")
     return made
+
+
+def _property(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def median(runs: Sequence[Figures]) -> dict[str, float]:
@@ -57,6 +72,7 @@ def main(arguments: argparse.Namespace, measure: Callable[[Servers, argparse.Nam
         with servers(arguments.flavour) as started:
             versions = started.versions()
             result = measure(started, arguments)
+            result.settings |= {f"worker {name}": value for name, value in arguments.worker}
     except NotEqual as error:
         print(f"no figures: the two ends are not equal: {error}", file=sys.stderr)
         return 1

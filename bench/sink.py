@@ -57,13 +57,15 @@ def _source(servers: Servers) -> dict[str, Any]:
     return source(servers.postgres, DATABASE, [f"public.{TABLE}"], topic_prefix="w6")
 
 
-def drain(servers: Servers, client: redis.Redis, number: int, reading: Reading) -> tuple[dict[str, float], int]:
+def drain(
+    servers: Servers, client: redis.Redis, number: int, reading: Reading, worker: dict[str, str]
+) -> tuple[dict[str, float], int]:
     """One run: a new sink empties the topic into an empty Redis."""
     client.flushall()
     client.config_resetstat()
     name = f"w6_sink_{number}"
     sink = redis_sink(servers.redis, [TOPIC])
-    with Bridge(servers.kafka, {name: sink}) as bridge:
+    with Bridge(servers.kafka, {name: sink}, worker=worker) as bridge:
         bridge.wait_for("the first hash is written", lambda: _written(client) > 0)
         begun, before = time.monotonic(), _written(client)
         already = sum(applied(client, name, TOPIC, list(reading.next)).values())
@@ -119,7 +121,7 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
                 )
                 for clients, depth in SHAPES
             }
-            figures, rows = drain(servers, client, number, reading)
+            figures, rows = drain(servers, client, number, reading, dict(arguments.worker))
             best = max(ceilings.values())
             result.runs.append(
                 {**figures, **ceilings, "sink / redis-benchmark's best": figures["sink: records/s"] / best}

@@ -17,12 +17,12 @@ from bench.topics import prove_topic, read_topic
 from bench.workload import TABLE, Workload
 
 
-def read(servers: Servers, number: int, rows: int) -> tuple[dict[str, float], int]:
+def read(servers: Servers, number: int, rows: int, worker: dict[str, str]) -> tuple[dict[str, float], int]:
     """One run, with a source of its own. The figures, and how many rows the topic was proved to hold."""
     name = f"w5_{number}"
     topic = f"{name}.public.{TABLE}"
     properties = source(servers.postgres, DATABASE, [f"public.{TABLE}"], topic_prefix=name)
-    with Bridge(servers.kafka, {name: properties}, password=servers.postgres.password) as bridge:
+    with Bridge(servers.kafka, {name: properties}, password=servers.postgres.password, worker=worker) as bridge:
         bridge.wait_running(name)
         task = bridge.task_pid(name)
         meter = Meter({"source task": task, "broker": servers.kafka.pid or 0})
@@ -59,7 +59,7 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
     for number in range(arguments.runs):
         servers.create_topic(f"w5_{number}.public.{TABLE}", arguments.partitions)
         ceiling = copy_out(servers, TABLE) if number % 2 == 0 else 0.0
-        figures, proved = read(servers, number, arguments.rows)
+        figures, proved = read(servers, number, arguments.rows, dict(arguments.worker))
         ceiling = ceiling or copy_out(servers, TABLE)
         result.runs.append(_beside(figures, arguments.rows / ceiling))
         result.equal = f"topic folded by key = {proved} rows of the table, in each run"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from bench.bridge import Bridge, source
@@ -20,14 +21,17 @@ from bench.servers import DATABASE, Servers
 from bench.topics import end_offsets, prove_topic, read_topic
 from bench.workload import TABLE, Generated, Workload
 
+Worker = Sequence[tuple[str, str]]
 DRAIN_SECONDS: Final = 900.0
 
 
-def drain(servers: Servers, number: int, generated: Generated, since: dict[int, int]) -> tuple[dict[str, float], int]:
+def drain(
+    servers: Servers, number: int, generated: Generated, since: dict[int, int], worker: Worker
+) -> tuple[dict[str, float], int]:
     """One run: the source drains its slot. The figures, and how many rows the topic was proved to hold."""
     name = f"w1_{number}"
     topic = f"{name}.public.{TABLE}"
-    with _bridge(servers, number) as bridge, servers.connect() as connection:
+    with _bridge(servers, number, worker) as bridge, servers.connect() as connection:
 
         def walsender() -> int:
             query = "select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = %s"
@@ -63,10 +67,10 @@ def drain(servers: Servers, number: int, generated: Generated, since: dict[int, 
     return figures, rows
 
 
-def _bridge(servers: Servers, number: int) -> Bridge:
+def _bridge(servers: Servers, number: int, worker: Worker) -> Bridge:
     name = f"w1_{number}"
     properties = source(servers.postgres, DATABASE, [f"public.{TABLE}"], topic_prefix=name)
-    return Bridge(servers.kafka, {name: properties}, password=servers.postgres.password)
+    return Bridge(servers.kafka, {name: properties}, password=servers.postgres.password, worker=dict(worker))
 
 
 def _confirmed(servers: Servers, slot: str, lsn: str) -> bool:
@@ -86,7 +90,7 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
         for number in range(arguments.runs):
             name = f"w1_{number}"
             servers.create_topic(f"{name}.public.{TABLE}", arguments.partitions)
-            with _bridge(servers, number) as bridge:
+            with _bridge(servers, number, arguments.worker) as bridge:
                 bridge.wait_streaming(name)
             connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [f"ceiling_{number}"])
         since = {n: end_offsets(servers, f"w1_{n}.public.{TABLE}") for n in range(arguments.runs)}
@@ -104,7 +108,7 @@ def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
         ceiling: Receiver | None = None
         if number % 2 == 0:
             ceiling = _receive(servers, number, generated)
-        figures, rows = drain(servers, number, generated, since[number])
+        figures, rows = drain(servers, number, generated, since[number], arguments.worker)
         if ceiling is None:
             ceiling = _receive(servers, number, generated)
         result.runs.append(_beside(figures, ceiling, generated))
