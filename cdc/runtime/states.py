@@ -51,7 +51,10 @@ class TaskStatus:
     failure: Failure | None = None
     """The last failure; kept until the task runs again."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """The newest value of each figure or text that the task reported (`cdc.plugin.TaskContext.report`)."""
+    """The newest value of each figure or text that the task reported (`cdc.plugin.TaskContext.report`).
+
+    ``waiting`` is there only while the task waits for a part that is away, and says for which.
+    """
 
     @property
     def id(self) -> str:

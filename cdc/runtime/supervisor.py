@@ -221,7 +221,10 @@ class Supervisor:
                 self._set_state(task, item)
             else:
                 name, value = item
-                task.status.metrics[name] = value
+                if name == "waiting" and not value:
+                    task.status.metrics.pop(name, None)
+                else:
+                    task.status.metrics[name] = value
                 self._changed(task.status, name)
         if ended:
             self._reap(task, child)

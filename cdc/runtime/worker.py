@@ -211,5 +211,7 @@ class Worker:
         if self._supervisor is None or not self._supervisor.has_started:
             return "starting", "Worker is starting up its tasks."
         failed = [status.id for status in self._statuses() if status.state is State.FAILED]
-        ready = "Worker has completed startup and is ready to handle requests."
-        return "healthy", f"{ready} FAILED: {', '.join(failed)}." if failed else ready
+        waiting = [status.id for status in self._statuses() if "waiting" in status.metrics]
+        told = ["Worker has completed startup and is ready to handle requests."]
+        told += [f"{what}: {', '.join(ids)}." for what, ids in (("FAILED", failed), ("WAITING", waiting)) if ids]
+        return "healthy", " ".join(told)

@@ -240,6 +240,16 @@ def test_the_listener_tells_health_and_version_as_connect_does(dummies: tuple[st
         assert get(worker.url + "/nothing")[0] == 404
 
 
+def test_what_a_task_waits_for_is_told_until_it_is_there(dummies: tuple[str, ...], tmp_path: Path) -> None:
+    text = configuration(f"  s: {{connector.class: sleeper, behaviour: wait, uri: {tmp_path}/there}}\n")
+    with running(text, dummies) as worker:
+        assert worker.wait_for(lambda s: task(s, "s")["metrics"].get("waiting") == "Postgres", TIMEOUT)
+        assert get(worker.url + "/health")[1]["message"].endswith("WAITING: s-0.")
+        (tmp_path / "there").touch()
+        assert worker.wait_for(lambda s: "over" in task(s, "s")["metrics"], TIMEOUT)
+        assert "waiting" not in task(worker.status(), "s")["metrics"]
+
+
 class Foreground:
     """``cdc run`` as a process of its own, in a process group of its own, heard by its JSON logs."""
 

@@ -128,6 +128,12 @@ def run_source(connector: SleeperConnector, context: TaskContext, worker: Mappin
     match connector.config.behaviour:
         case "finish":
             return
+        case "wait":
+            context.report("waiting", "Postgres")
+            while not context.stopping() and not os.path.exists(connector.config.uri):
+                threading.Event().wait(0.02)
+            context.report("waiting", "")
+            context.report("over", True)
         case "hang":
             threading.Event().wait()
         case "leave a thread":
