@@ -137,12 +137,20 @@ def ensure_publication(connection: Connection, config: PostgresConfig, tables: l
         add = sql.SQL(", ").join(qualified(table.schema, table.name) for table in missing)
         _execute(connection, sql.SQL("alter publication {} add table {}").format(identifier, add))
     surplus = found["tables"] - {table.oid for table in tables}
-    if surplus and config.publication_autocreate_mode == "filtered":
+    if surplus and config.publication_autocreate_mode == "filtered" and _owns_publication(connection, name):
         for oid in surplus:
             table = read_table(connection, oid)
             if table is not None:
                 drop = qualified(table.schema, table.name)
                 _execute(connection, sql.SQL("alter publication {} drop table {}").format(identifier, drop))
+
+
+def _owns_publication(connection: Connection, name: str) -> bool:
+    """A publication that its owner made for this role is left as it is: more tables than needed do no harm."""
+    row = connection.execute(
+        "select pg_has_role(pubowner, 'usage') from pg_publication where pubname = %s", [name]
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def verify_slot(slot: SlotInfo | None, config: PostgresConfig, stored: StoredPosition | None) -> None:
@@ -285,6 +293,10 @@ def _left_at(history: str, timeline: int) -> int | None:
 def _execute(connection: Connection, statement: sql.Composed) -> None:
     try:
         connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise FatalError(
+            f"preparing the publication: {' '.join(str(error).split())}. "
+            f"Remedy: let the owner of the tables run: {statement.as_string(connection)};"
+        ) from None
     except psycopg.Error as error:
-        text = statement.as_string(connection)
-        raise translate(error, f"running {text}") from None
+        raise translate(error, f"running {statement.as_string(connection)}") from None

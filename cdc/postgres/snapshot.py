@@ -148,6 +148,14 @@ class ChunkReader:
         finally:
             for connection in connections:
                 connection.close()
+            self._release_requests()
+
+    def _release_requests(self) -> None:
+        """Close the exported snapshots of tables that are not going to be read: they hold back vacuum."""
+        while not self._requests.empty():
+            request = self._requests.get()
+            if request is not None and request.exported is not None:
+                request.exported.holder.close()
 
     def _read_ranges(self, reading: Connection, marking: Connection, request: _Request) -> None:
         after = request.progress.after

@@ -395,6 +395,27 @@ def test_a_wrong_password_is_refused_without_telling_it(database: Database, tail
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_role_with_no_more_rights_than_needed_streams(database: Database, tail: Callable[..., Tail]) -> None:
+    """REPLICATION and SELECT, with a publication that the owner of the tables made, one table too many in it."""
+    role = f"least_{database.name}"
+    database.execute("create table t (id int primary key, v text); create table other (id int primary key)")
+    database.execute(f"create role {role} login replication password 'least'; grant select on t to {role}")
+    source = tail(database_user=role, database_password="least", table_include_list="public.t")
+    try:
+        with pytest.raises(FatalError, match=r"let the owner of the tables run: create publication"):
+            source.start()
+        source.stop()
+        database.execute(f"create publication {source.config.publication} for table t, other")
+        database.execute("insert into t values (1, 'a')")
+        source.start().snapshot()
+        database.execute("update t set v = 'b'; insert into other values (1)")
+        source.until(lambda: source.rows("t") == table_rows(database, "t"))
+        assert {change.shape.table for change in source.records} == {"t"}
+    finally:
+        source.stop()
+        database.execute(f"drop owned by {role}; drop role {role}")
+
+
 def test_a_server_that_is_away_is_worth_waiting_for(database: Database, tail: Callable[..., Tail]) -> None:
     with pytest.raises(RetriableError, match="connecting to Postgres"):
         tail(database_port=1).start()
