@@ -52,6 +52,7 @@ class Tail:
         self.task: PostgresSourceTask | None = None
 
     def start(self) -> Tail:
+        self.stop()
         context = TaskContext("tail", 0, "test", lambda _name, _value: None, lambda: False)
         self.task = PostgresSourceTask(self.config, context)
         self.task.start(self.stored)
