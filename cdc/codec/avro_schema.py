@@ -133,7 +133,7 @@ class _Parser:
             kind, text = _CONNECT[connect_name, name]
             bare = False
         elif connect_name == _DECIMAL or (not connect_name and logical == "decimal" and name == "bytes"):
-            kind, text, bare = "numeric", partial(values.decimal_text, scale=_scale(schema)), True
+            kind, text, bare = "numeric", values.decimal_text(_scale(schema)), True
         elif connect_name == _BITS:
             kind, text = "bit", partial(values.bits_text, length=int(schema["connect.parameters"]["length"]))
         elif not connect_name and (logical, name) in _LOGICAL:
@@ -155,7 +155,7 @@ class _Parser:
         elif kind == "fixed":
             node.size = int(schema["size"])
             if schema.get("logicalType") == "decimal":
-                node.kind, node.text, node.bare = "numeric", partial(values.decimal_text, scale=_scale(schema)), True
+                node.kind, node.text, node.bare = "numeric", values.decimal_text(_scale(schema)), True
             else:
                 node.kind, node.text = "bytea", values.base64_text
         else:

@@ -68,20 +68,34 @@ def bool_text(value: bool) -> bytes:
 base64_text: Callable[[bytes], bytes] = b64encode
 
 
+_LONG: Final = 1700
+"""Bytes of a number that Python prints by itself; it refuses to print more than 4300 digits."""
+
+
 # --- decimals --------------------------------------------------------------------------------------------
 
 
-def decimal_text(unscaled: bytes, scale: int) -> bytes:
-    """Two's complement ``unscaled`` x 10**-scale, with ``scale`` digits after the point."""
-    return unscaled_text(int.from_bytes(unscaled, "big", signed=True), scale)
+def decimal_text(scale: int) -> Callable[[bytes], bytes]:
+    """A function from a two's complement number to number x 10**-scale, with ``scale`` digits after the point."""
+    if scale <= 0:
+        return lambda unscaled: unscaled_text(int.from_bytes(unscaled, "big", signed=True), scale)
+    power, layout = 10**scale, b"%%d.%%0%dd" % scale
+
+    def text(unscaled: bytes) -> bytes:
+        value = int.from_bytes(unscaled, "big", signed=True)
+        if len(unscaled) > _LONG:
+            return unscaled_text(value, scale)
+        digits: bytes = layout % divmod(abs(value), power)
+        return digits if value >= 0 else b"-" + digits
+
+    return text
 
 
 def unscaled_text(value: int, scale: int) -> bytes:
-    """``value`` x 10**-scale. Postgres's numerics have up to 147455 digits; Python's own conversion of
-    integers refuses more than 4300."""
+    """``value`` x 10**-scale. Postgres's numerics have up to 147455 digits."""
     if scale < 0:
         value, scale = value * 10**-scale, 0
-    digits = b"%d" % abs(value) if value.bit_length() < 14_000 else str(Decimal(abs(value))).encode()
+    digits = b"%d" % abs(value) if value.bit_length() < 8 * _LONG else str(Decimal(abs(value))).encode()
     if scale == 0:
         return b"-" + digits if value < 0 else digits
     if len(digits) <= scale:

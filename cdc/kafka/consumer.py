@@ -46,9 +46,9 @@ _LIMITS: Final[Mapping[str, Any]] = {
     # Without this a full queue is looked at again only after a second.
     "fetch.queue.backoff.ms": 5,
     "fetch.error.backoff.ms": 100,
-    "fetch.wait.max.ms": 500,
-    "session.timeout.ms": 20_000,
-    "heartbeat.interval.ms": 3_000,
+    "fetch.wait.max.ms": 50,
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 2_000,
 }
 _FIXED: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,

@@ -110,9 +110,8 @@ class Plans:
             space = plans.template.bind(plans.topic, columns)
         except ValueError as error:
             raise FatalError(str(error)) from None
-        base = self._entry(plans)
-        entry = self._tables.admit(base, space)
-        if entry != base:
+        entry = self._tables.admit(TableEntry(self._connector, plans.topic, plans.template.text), space)
+        if entry != self._tables.get(self._connector, plans.topic):
             self._remember(entry)
         found = plans.keys[key[:5]] = (plan.decode, space.render, names)
         return found

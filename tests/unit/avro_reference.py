@@ -76,7 +76,7 @@ def text(node: Node, value: Any) -> bytes | None:
         return None
     node = present(node)
     if node.name.endswith("VariableScaleDecimal"):
-        return values.decimal_text(value["value"], value["scale"])
+        return values.unscaled_text(int.from_bytes(value["value"], "big", signed=True), value["scale"])
     if node.type in ("array", "map", "record"):
         return as_json(node, value).encode("utf-8", "surrogateescape")
     if isinstance(value, str):
