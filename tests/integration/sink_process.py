@@ -1,0 +1,38 @@
+"""The process of `sink_feed.SinkProcess`: one line of JSON on stdin is the order, the end of stdin the stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from cdc.observe.logging import configure_logging
+from cdc.plugin import TaskContext
+from cdc.redis.config import RedisConfig
+from cdc.redis.connector import RedisSinkConnector
+from cdc.runtime.sink_task import run_sink_task
+
+
+def main() -> None:
+    order = json.loads(sys.stdin.readline())
+    stopping = threading.Event()
+
+    def follow() -> None:
+        sys.stdin.read()
+        stopping.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+
+    def report(name: str, value: Any) -> None:
+        os.write(1, json.dumps([name, value]).encode() + b"\n")
+
+    configure_logging("info", "console", lambda text: text)
+    connector = RedisSinkConnector(RedisConfig.model_validate(order["settings"]))
+    context = TaskContext(connector.config.name, order["task"], "test", report, stopping.is_set)
+    run_sink_task(connector, context, order["worker"])
+
+
+if __name__ == "__main__":
+    main()
