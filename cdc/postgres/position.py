@@ -12,7 +12,11 @@ from typing import Any, Final
 
 from cdc.errors import FatalError
 
-__all__ = ["OpenTransaction", "StoredPosition", "Tracker"]
+__all__ = ["MARK_PREFIX", "OpenTransaction", "StoredPosition", "Tracker"]
+
+MARK_PREFIX: Final = "cdc.mark"
+"""Prefix of logical messages with which somebody asks that the position behind them be stored and acknowledged at once,
+so that the slot tells how far the stream has come on an idle database too."""
 
 IDLE_SECONDS: Final = 10.0
 """How often an idle stream writes down how far the WAL has come."""
@@ -87,6 +91,7 @@ class Tracker:
         self._open = stored.open
         self._last_commit_lsn = stored.last_commit_lsn
         self._records = False
+        self._asked = False
         self._stored_lsn = stored.lsn
         self._stored_at = now
         self._offered_lsn: int | None = None
@@ -103,6 +108,10 @@ class Tracker:
         """Records have been handed on: the position must be stored with them."""
         self._records = True
 
+    def asked(self) -> None:
+        """A mark was read: the position must be stored once its transaction is complete."""
+        self._asked = True
+
     def reached(self, commit_lsn: int, ordinal: int) -> None:
         """The open transaction has been handed on up to this change message."""
         self._open = OpenTransaction(commit_lsn, ordinal)
@@ -111,6 +120,8 @@ class Tracker:
         """The transaction is complete."""
         self._open = None
         self._last_commit_lsn = commit_lsn
+        self._records |= self._asked
+        self._asked = False
         self._lsn = max(self._lsn, end_lsn)
         self.received = max(self.received, end_lsn)
 

@@ -19,7 +19,7 @@ from cdc.postgres.changes import CapturedTable, Decoder
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, application_name, connect
 from cdc.postgres.pgoutput import LogicalMessage, format_lsn
-from cdc.postgres.position import StoredPosition, Tracker
+from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
 from cdc.postgres.reselect import reselect
 from cdc.postgres.snapshot import MARKER_PREFIX, Chunk, ChunkReader, Exported, SnapshotProgress
 from cdc.postgres.stream import ReplicationStream
@@ -238,6 +238,8 @@ class PostgresSourceTask(SourceTask):
         return self._config.snapshot_mode == "initial_only" and all(p.done for p in self._progress.values())
 
     def _message(self, message: LogicalMessage, tx: Transaction, lsn: int, ordinal: int) -> list[RowChange]:
+        if message.prefix == MARK_PREFIX:
+            self._tracker.asked()
         if message.prefix != MARKER_PREFIX or self._reader is None:
             return []
         chunk = self._reader.take(message.content.decode())

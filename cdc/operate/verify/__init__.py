@@ -2,8 +2,8 @@
 
 While the application writes, Redis is always a little behind, and a comparison that takes no account of that finds
 differences everywhere. This one reports none that is not there. A key is compared at one look; one that differs is a
-*suspect*, looked at again while the usual lag passes, and cleared if its hash equals any version of the row seen since.
-What is left goes through rounds:
+*suspect*, looked at again while the usual lag passes, and cleared if any hash seen since equals any version of the row
+seen since: Redis had a row that was right within the comparison. What is left goes through rounds:
 
 1. read the row (in a snapshot S1) and its version, ``xmin``;
 2. commit a logical message; L is its LSN. Whatever S1 saw had its commit record in the WAL before L;

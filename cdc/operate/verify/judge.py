@@ -18,7 +18,8 @@ __all__ = ["Judge", "Progress", "Suspect"]
 
 QUICK_PAUSES: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.05, 0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.8)
 """Seconds between looks while the usual lag of a healthy bridge passes."""
-ROUND_PAUSE: Final = 0.1
+ROUND_PAUSES: Final = (0.005, 0.01, 0.02, 0.03, 0.05)
+"""Between the looks before each further round."""
 ABSENT_ROUNDS: Final = 3
 """Rounds in which a row must be absent throughout, with the same hash there each time."""
 
@@ -42,8 +43,10 @@ class Suspect:
 
     key: bytes
     row_key: tuple[str, ...]
-    seen: set[bytes] = field(default_factory=set)
+    rows: set[bytes] = field(default_factory=set)
     """Digests of all versions of the row seen since."""
+    hashes: set[bytes] = field(default_factory=set)
+    """Digests of all hashes seen since."""
     found: bytes = b""
     rounds: int = 0
 
@@ -72,7 +75,7 @@ class Judge:
 
     def settle(self, suspects: Sequence[Suspect], report: TableReport) -> None:
         """Clear each suspect, or count it in ``report`` as a difference or as undecided."""
-        left = self._look(suspects)
+        left = self._look(suspects, (0.0, *QUICK_PAUSES))
         if left and not self._gave_up:
             left = self._prove(left, report)
         for suspect in left:
@@ -81,10 +84,10 @@ class Judge:
             )
             report.add_undecided(shortened(suspect.key, 200), reason)
 
-    def _look(self, suspects: Sequence[Suspect]) -> list[Suspect]:
-        """Those that are not cleared while the usual lag passes."""
+    def _look(self, suspects: Sequence[Suspect], pauses: Sequence[float]) -> list[Suspect]:
+        """Those that are not cleared by a look after each pause."""
         left = list(suspects)
-        for pause in (0.0, *QUICK_PAUSES):
+        for pause in pauses:
             self._wait(pause)
             rows = self._find(left)
             hashes = self._read([suspect.key for suspect in left])
@@ -112,14 +115,15 @@ class Judge:
                 if not _decided(suspect, before.get(suspect.key), found, after.get(suspect.key), report)
             ]
             if left:
-                self._wait(ROUND_PAUSE)
+                left = self._look(left, ROUND_PAUSES)
         return left
 
 
 def _cleared(suspect: Suspect, row: Row | None, found: Found) -> bool:
-    """Whether the hash is the row, as it is or as it was at some moment since the suspect was first looked at."""
-    suspect.seen.add(digest(None if row is None else row.hash))
-    return digest(found) in suspect.seen
+    """Whether some hash seen since the suspect was first looked at was the row, as it was at some moment since."""
+    suspect.rows.add(digest(None if row is None else row.hash))
+    suspect.hashes.add(digest(found))
+    return not suspect.rows.isdisjoint(suspect.hashes)
 
 
 def _decided(suspect: Suspect, before: Row | None, found: Found, after: Row | None, report: TableReport) -> bool:

@@ -14,11 +14,10 @@ from cdc.operate.verify.kafka import TopicEnds
 from cdc.postgres.catalog import read_slot
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.pgoutput import format_lsn, parse_lsn
+from cdc.postgres.position import MARK_PREFIX
 
-__all__ = ["MARK_PREFIX", "BridgeProgress"]
+__all__ = ["BridgeProgress"]
 
-MARK_PREFIX: Final = "cdc.mark"
-"""Prefix of the logical messages that mark a moment in the WAL: the only thing a comparison writes."""
 POLL_S: Final = 0.05
 SETTLE_S: Final = 1.0
 """Longest time between a commit's flush, when a walsender may send it, and its becoming visible, unless it waits for
@@ -41,8 +40,8 @@ class BridgeProgress:
     def mark(self) -> int:
         """See `cdc.operate.verify.judge.Progress`.
 
-        A committed message instead of the WAL's current end: its commit flushes all before it, and the stream is sure
-        to reach it, on an idle database too.
+        A committed message instead of the WAL's current end: its commit flushes all before it, the stream is sure to
+        reach it, on an idle database too, and the source acknowledges it at once. It is all that a comparison writes.
         """
         row = self._query(
             sql.SQL("select pg_logical_emit_message(true, {}, '')::text").format(sql.Literal(MARK_PREFIX)),

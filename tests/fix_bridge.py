@@ -1,0 +1,92 @@
+"""A running bridge for tests: ``examples/bridge.yaml`` on the session's servers, under names of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from fix_servers import Database
+
+from cdc.config import Config, loads
+from cdc.local.kafka import Kafka
+from cdc.local.redis import RedisServer
+from cdc.operate.verify import wait_until_equal
+from cdc.runtime.worker import Worker
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "bridge.yaml"
+
+
+@dataclass
+class Bridge:
+    """The configuration, the database and the client of what a bridge connects. ``name`` is the source's."""
+
+    name: str
+    config: Config
+    database: Database
+    redis: redis.Redis
+    worker: Worker | None = None
+
+    @property
+    def sink(self) -> str:
+        return f"{self.name}-cache"
+
+    def start(self) -> None:
+        self.worker = Worker(self.config, log_level="WARNING")
+        self.worker.start()
+
+    def stop(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+    def hash(self, key: str) -> dict[str, str]:
+        found: Any = self.redis.hgetall(key)
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+
+@contextlib.contextmanager
+def bridged(
+    database: Database, kafka: Kafka, server: RedisServer, tables: str, replacements: dict[str, str] | None = None
+) -> Iterator[Bridge]:
+    """Run the example for some tables of a database until the block ends, beginning when all their rows are mirrored.
+
+    ``tables`` is a ``table.include.list``, ``replacements`` are made in the example's text. Keys begin with the
+    source's name, so that bridges share servers.
+    """
+    name = f"t{uuid.uuid4().hex[:8]}"
+    text = EXAMPLE.read_text(encoding="utf-8").replace("shop", name)
+    for old, new in {
+        "[public.customers, public.orders]": f'"{tables}"',
+        "127.0.0.1:8083": "127.0.0.1:0",
+        '"{table}:{pk}"': f'"{name}:{{table}}:{{pk}}"',
+        **(replacements or {}),
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    info = database.conninfo
+    environment = {
+        "KAFKA": kafka.bootstrap_servers,
+        "PGHOST": info["host"],
+        "PGPORT": str(info["port"]),
+        "PGUSER": info["user"],
+        "PGPASSWORD": info["password"],
+        "PGDATABASE": info["dbname"],
+        "REDIS_URL": server.url,
+    }
+    config = loads({"bridge.yaml": text}, environment)
+    with server.client() as client:
+        bridge = Bridge(name, config, database, client)
+        try:
+            bridge.start()
+            report = wait_until_equal(config, 60)
+            assert report.equal, report.as_text()
+            yield bridge
+        finally:
+            bridge.stop()
+            for key in client.scan_iter(match=f"{name}:*"):
+                client.delete(key)
