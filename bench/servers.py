@@ -42,6 +42,11 @@ class Servers:
     kafka: Kafka
     redis: RedisServer
 
+    def create_database(self) -> None:
+        """Create the database."""
+        with psycopg.connect(**self.postgres.conninfo(), autocommit=True) as admin:
+            admin.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+
     def connect(self, **options: Any) -> Connection:
         """A connection to the database, in autocommit mode unless told otherwise."""
         return psycopg.connect(**{"autocommit": True, **self.postgres.conninfo(DATABASE), **options})
@@ -92,9 +97,9 @@ def servers(flavour: str) -> Iterator[Servers]:
         postgres: Postgres = stack.enter_context((EmbeddedPostgres if embedded else SystemPostgres)(settings=_POSTGRES))
         kafka: Kafka = stack.enter_context((EmbeddedKafka if embedded else ApacheKafka)())
         redis: RedisServer = stack.enter_context((Valkey if embedded else Redis)())
-        with psycopg.connect(**postgres.conninfo(), autocommit=True) as admin:
-            admin.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
-        yield Servers(postgres, kafka, redis)
+        started = Servers(postgres, kafka, redis)
+        started.create_database()
+        yield started
 
 
 def _named(server: Server) -> str:

@@ -217,7 +217,11 @@ def read_settings(connection: Connection, names: Sequence[str]) -> dict[str, str
 
 
 def publication_tables(connection: Connection, publication: str) -> dict[str, Any] | None:
-    """``all_tables``, ``via_root``, ``operations`` (letters c u d t), ``tables`` (OIDs); ``None`` if missing."""
+    """``all_tables``, ``via_root``, ``operations`` (letters c u d t), ``tables`` (OIDs); ``None`` if missing.
+
+    ``published`` are the OIDs of all tables under whose own name changes are told, ``partial`` of those of ``tables``
+    that have a row filter or a column list.
+    """
     rows = _all(
         connection,
         sql.SQL(
@@ -231,8 +235,17 @@ def publication_tables(connection: Connection, publication: str) -> dict[str, An
     row = rows[0]
     members = _all(
         connection,
-        sql.SQL("select prrelid from pg_publication_rel where prpubid = {}").format(sql.Literal(row[0])),
+        # Through JSON, because Postgres 14 has neither of the two columns.
+        sql.SQL(
+            "select prrelid, coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') is not null"
+            " from pg_publication_rel r where prpubid = {}"
+        ).format(sql.Literal(row[0])),
         f"reading the publication {publication}",
+    )
+    published = _all(
+        connection,
+        sql.SQL("select relid from pg_get_publication_tables({})").format(sql.Literal(publication)),
+        f"reading the tables of the publication {publication}",
     )
     operations = "".join(letter for letter, on in zip("cudt", row[3:7], strict=True) if on)
     return {
@@ -240,6 +253,8 @@ def publication_tables(connection: Connection, publication: str) -> dict[str, An
         "via_root": row[2],
         "operations": operations,
         "tables": {member[0] for member in members},
+        "partial": {member[0] for member in members if member[1]},
+        "published": {member[0] for member in published},
     }
 
 

@@ -100,12 +100,31 @@ def server_findings(settings: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-def ensure_publication(connection: Connection, config: PostgresConfig, tables: list[TableInfo]) -> None:
-    """The publication publishes exactly the chosen tables (mode filtered), or at least them."""
+def ensure_publication(
+    connection: Connection,
+    config: PostgresConfig,
+    tables: list[TableInfo],
+    stored: StoredPosition | None = None,
+    told: Mapping[int, Mapping[str, Any]] | None = None,
+) -> None:
+    """The publication publishes exactly the chosen tables (mode filtered), or at least them.
+
+    ``told`` are the stored offsets of tables whose rows were told before (OID now → offset): what left the publication
+    since ``stored`` is not taken in again, because nobody knows what changed meanwhile (`FatalError`).
+    """
     name = config.publication
     found = publication_tables(connection, name)
     identifier = sql.Identifier(name)
     listed = sql.SQL(", ").join(qualified(table.schema, table.name) for table in tables)
+    if found is None and stored is not None:
+        raise FatalError(
+            f"the publication {name} is gone, or the stream had another one until {format_lsn(stored.lsn)}: changes "
+            "since then are not told by a publication made now. Remedy: set publication.name back; if it was dropped, "
+            "delete this connector's offsets to take a new snapshot"
+        )
+    if found is not None:
+        _refuse_partial(connection, name, found, tables)
+        _refuse_gap(name, found, tables, told or {})
     if found is None:
         if config.publication_autocreate_mode == "disabled":
             statement = sql.SQL("CREATE PUBLICATION {} FOR TABLE {};").format(identifier, listed).as_string(connection)
@@ -151,6 +170,51 @@ def _owns_publication(connection: Connection, name: str) -> bool:
         "select pg_has_role(pubowner, 'usage') from pg_publication where pubname = %s", [name]
     ).fetchone()
     return bool(row and row[0])
+
+
+def _refuse_partial(connection: Connection, name: str, found: Mapping[str, Any], tables: list[TableInfo]) -> None:
+    """A snapshot tells whole tables under their own names; the stream must do the same."""
+    partial = [table for table in tables if table.oid in found["partial"]]
+    if partial:
+        names = ", ".join(table.full_name for table in partial)
+        mend = "; ".join(
+            sql.SQL("ALTER PUBLICATION {0} DROP TABLE {1}; ALTER PUBLICATION {0} ADD TABLE {1}")
+            .format(sql.Identifier(name), qualified(table.schema, table.name))
+            .as_string(connection)
+            for table in partial
+        )
+        raise FatalError(
+            f"the publication {name} publishes {names} with a row filter or a column list, which this version does "
+            f"not support: rows would differ without anyone being told. Run, before the first start: {mend};"
+        )
+    rooted = [table for table in tables if table.oid not in found["published"]]
+    if found["via_root"] and rooted:
+        mend = sql.SQL("ALTER PUBLICATION {} SET (publish_via_partition_root = false);").format(sql.Identifier(name))
+        raise FatalError(
+            f"the publication {name} has publish_via_partition_root, and does not tell changes of "
+            f"{', '.join(table.full_name for table in rooted)} under that name. Run: {mend.as_string(connection)}"
+        )
+
+
+def _refuse_gap(
+    name: str, found: Mapping[str, Any], tables: list[TableInfo], told: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """Tables that were read and streamed before, and are not the same, or not published, now."""
+    for table in tables:
+        offset = told.get(table.oid)
+        if offset is None:
+            continue
+        gap = ""
+        if offset.get("oid", table.oid) != table.oid:
+            gap = "was dropped and made anew since its rows were read"
+        elif table.oid not in found["published"]:
+            gap = f"left the publication {name} since its rows were read, or was dropped and made anew"
+        if gap:
+            raise FatalError(
+                f"{table.full_name} {gap}: what happened to its rows meanwhile was not told. Remedy: remove its rows "
+                "from the sinks and delete this connector's offsets to take a new snapshot; or leave it out "
+                "(table.exclude.list)"
+            )
 
 
 def verify_slot(slot: SlotInfo | None, config: PostgresConfig, stored: StoredPosition | None) -> None:

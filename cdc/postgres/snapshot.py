@@ -49,7 +49,8 @@ class SnapshotProgress:
     done: bool = False
 
     def to_json(self) -> dict[str, object]:
-        return {"snapshot": "done" if self.done else "running", "after": self.after, "rows": self.rows}
+        state = "done" if self.done else "running"
+        return {"snapshot": state, "after": self.after, "rows": self.rows, "oid": self.oid}
 
 
 @dataclass(slots=True)
@@ -161,9 +162,12 @@ class ChunkReader:
         after = request.progress.after
         first = request.progress.rows == 0
         last = False
+        if first:
+            self._await_writers(reading, request.progress.oid)
         while not last and not self._stopping.is_set():
             reading.execute("begin transaction isolation level repeatable read read only")
             try:
+                _lock(reading, request.progress)
                 snapshot, table = _describe(reading, request.progress)
                 names = [column.name for column in table.columns]
                 gone = [name for name in request.key if name not in names]
@@ -183,6 +187,24 @@ class ChunkReader:
                 after = [_text(rows[-1][place]) for place in places]
             self._put(marking, table, rows, snapshot, after, first=first, last=last)
             first = False
+
+    def _await_writers(self, reading: Connection, oid: int) -> None:
+        """Wait for the transactions that write to the table now.
+
+        What they wrote before the table joined the publication is not told by the stream, so that the first chunk must
+        see it. Those that begin later write into a published table.
+        """
+        query = sql.SQL(
+            "select virtualtransaction from pg_locks where locktype = 'relation' and granted and relation = {}"
+            " and database = (select oid from pg_database where datname = current_database())"
+            " and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
+        ).format(sql.Literal(oid))
+        writers = set(reading.execute(query).fetchall())
+        pause = 0.01
+        # Other sessions' transactions: nothing signals their end but the catalog.
+        while writers and not self._stopping.wait(pause):
+            writers &= set(reading.execute(query).fetchall())
+            pause = min(pause * 2, 1.0)
 
     def _read_exported(self, reading: Connection, marking: Connection, request: _Request, exported: Exported) -> None:
         reading.execute("begin transaction isolation level repeatable read read only")
@@ -233,15 +255,32 @@ class ChunkReader:
             return
 
 
+def _lock(connection: Connection, progress: SnapshotProgress) -> None:
+    """Hold the table against DDL, before the snapshot is taken.
+
+    TRUNCATE and the rewriting forms of ALTER TABLE are not MVCC-safe: to a snapshot that is older than their commit the
+    table is empty, and a chunk that waited for their lock would take it for read to its end.
+    """
+    table = qualified(progress.schema, progress.name)
+    try:
+        connection.execute(sql.SQL("lock table only {} in access share mode").format(table))
+    except psycopg.errors.UndefinedTable:
+        raise _gone(progress) from None
+
+
+def _gone(progress: SnapshotProgress) -> FatalError:
+    return FatalError(
+        f"the table {progress.schema}.{progress.name} was dropped or renamed while its rows were being read. "
+        "Remedy: remove it from table.include.list"
+    )
+
+
 def _describe(connection: Connection, progress: SnapshotProgress) -> tuple[DatabaseSnapshot, TableInfo]:
     """The running transaction's snapshot and the table as it sees it."""
     row = connection.execute("select pg_current_snapshot()::text").fetchone()
     table = read_table(connection, progress.oid)
     if table is None or row is None:
-        raise FatalError(
-            f"the table {progress.schema}.{progress.name} was dropped while its rows were being read. "
-            "Remedy: remove it from table.include.list"
-        )
+        raise _gone(progress)
     return DatabaseSnapshot.parse(row[0]), table
 
 

@@ -65,6 +65,13 @@ class TableRegistry:
         if relation.replica_identity == "d" and set(key) != told_key:
             # The key has changed since: the one the rows were written under is the flagged columns.
             key = tuple(column.name for column in relation.columns if column.is_key)
+        if relation.replica_identity == "i" and not set(key) <= told_key:
+            raise FatalError(
+                f"{relation.schema}.{relation.name} has REPLICA IDENTITY USING INDEX on "
+                f"({', '.join(sorted(told_key))}), which lacks its primary key: a change of the key would not tell "
+                f'which row it was. Remedy: ALTER TABLE "{relation.schema}"."{relation.name}" REPLICA IDENTITY '
+                "DEFAULT; then delete this connector's offsets to take a new snapshot"
+            )
         present = {column.name for column in columns}
         key = key if all(name in present for name in key) else ()
         return self._remember(relation.oid, relation.schema, relation.name, tuple(columns), key, info)

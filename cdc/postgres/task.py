@@ -80,7 +80,10 @@ class PostgresSourceTask(SourceTask):
         preparation.verify_slot(slot, config, stored)
         if stored is not None:
             preparation.verify_position(stored, system, stream.timeline_history, config.publication)
-        preparation.ensure_publication(connection, config, chosen.tables)
+        told = {table.oid: offsets.get(self._table_partition(table.schema, table.name)) for table in chosen.tables}
+        preparation.ensure_publication(
+            connection, config, chosen.tables, stored, {oid: offset for oid, offset in told.items() if offset}
+        )
         if slot is None:
             begin = stream.create_slot(config.slot)
         else:

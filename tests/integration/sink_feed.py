@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -107,6 +108,7 @@ class Bench:
             "bootstrap.servers": self.kafka.bootstrap_servers,
             "schema.registry.url": self.schemas.url,
             "group.id": "cdc",
+            "consumer.session.timeout.ms": "6000",
         }
 
     def settings(self, **more: str) -> dict[str, str]:
@@ -349,6 +351,13 @@ class SinkProcess:
         for line in self.process.stdout:
             name, value = json.loads(line)
             self.reports[name] = value
+
+    def pause(self) -> None:
+        """Stand still, as a process that the machine forgot."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self.process.kill()
