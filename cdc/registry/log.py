@@ -28,12 +28,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from cdc.errors import CdcError
 from cdc.registry.errors import RegistryMisconfigured, RegistryRefused, RegistryUnavailable, RestError
 from cdc.registry.records import Record
-from cdc.registry.store import LogReader
+from cdc.registry.store import LogReader, topic_was_replaced
 
 __all__ = ["KafkaLog"]
 
 _log = logging.getLogger(__name__)
 
+_NOT_THERE: Final = frozenset(
+    (KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+)
 _MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 _REFUSALS: Final = frozenset(
     (
@@ -50,10 +53,11 @@ class KafkaLog:
 
     ``client`` has librdkafka's properties common to all clients (``bootstrap.servers``, ``security.*``, …).
     ``replication`` is the factor wanted for a new topic; on a smaller cluster, as many as there are brokers.
+    ``timeout`` (seconds) is how long Kafka may take to answer a question or to acknowledge a record.
     """
 
     def __init__(
-        self, client: Mapping[str, Any], topic: str = "_schemas", *, replication: int = 3, timeout: float = 15.0
+        self, client: Mapping[str, Any], topic: str = "_schemas", *, replication: int = 3, timeout: float = 5.0
     ) -> None:
         self._client = {**client, "logger": _log, "error_cb": _log_client_error}
         self._topic = topic
@@ -111,42 +115,66 @@ class KafkaLog:
 
     def end(self) -> int:
         """The topic's high watermark, asked of the broker."""
-        admin, partition = self._admin, TopicPartition(self._topic, 0)
+        admin = self._admin
         if admin is None:
             raise RegistryUnavailable(f"The log on topic {self._topic} has not been started")
-        # Not the consumer's own query: it would have to wait for the poll that is always under way.
         try:
-            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            answer = admin.list_offsets({partition: latest}, request_timeout=self._timeout)
-            return int(answer[partition].result(self._timeout).offset)
+            try:
+                return self._ask_for_end(admin)
+            except KafkaException as error:
+                if error.args[0].code() not in _NOT_THERE:
+                    raise
+                # The client keeps in mind that there was no leader for a moment, and asks again only when told to.
+                if self._topic not in admin.list_topics(timeout=self._timeout).topics:
+                    raise RegistryUnavailable(
+                        f"Topic {self._topic} does not exist. If it was deleted, restore it, for it has the ids in use"
+                    ) from error
+                return self._ask_for_end(admin)
         except KafkaException as error:
             raise _as_error(error.args[0], f"Cannot ask Kafka for the end of topic {self._topic}") from error
         except FutureTimeout as error:
             raise self._silence() from error
 
+    def _ask_for_end(self, admin: AdminClient) -> int:
+        # Not the consumer's own query: it would have to wait for the poll that is always under way.
+        partition = TopicPartition(self._topic, 0)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        answer = admin.list_offsets({partition: latest}, request_timeout=self._timeout)
+        return int(answer[partition].result(self._timeout).offset)
+
     def append(self, records: Sequence[Record]) -> int:
-        """Write ``records`` in order and wait for all acknowledgements; the offset of the last."""
+        """Write ``records`` one after the other, each acknowledged before the next; the offset of the last.
+
+        As Confluent's registry does: a failure in between leaves a prefix, never a gap. And a broker may tell the end
+        of a topic wrongly behind a batch of several records (the one for demonstrations does).
+        """
         producer = self._producer
         if producer is None:
             raise RegistryUnavailable(f"The log on topic {self._topic} has not been started")
-        offsets: list[int] = []
-        errors: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                errors.append(error)
-            else:
-                offsets.append(_offset(message))
-
+        offset = -1
         with self._appending:
             for record in records:
-                self._produce(producer, record, delivered)
-            # delivery.timeout.ms ends the wait: every record is reported by then.
-            while len(offsets) + len(errors) < len(records):
-                producer.poll(self._timeout)
-        if errors:
-            raise _as_error(errors[0], f"Cannot write to topic {self._topic}")
-        return max(offsets)
+                offset = self._append(producer, record)
+        return offset
+
+    def _append(self, producer: Producer, record: Record) -> int:
+        outcome: list[KafkaError | int] = []
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            outcome.append(_offset(message) if error is None else error)
+
+        try:
+            producer.produce(self._topic, record.value, record.key, partition=0, on_delivery=delivered)
+        except KafkaException as error:
+            raise _as_error(error.args[0], f"Cannot write to topic {self._topic}") from error
+        except BufferError as error:
+            raise RegistryUnavailable(f"Too many unacknowledged records for topic {self._topic}") from error
+        # delivery.timeout.ms ends the wait: the record is reported by then.
+        while not outcome:
+            producer.poll(self._timeout)
+        if isinstance(outcome[0], int):
+            return outcome[0]
+        raise _as_error(outcome[0], f"Cannot write to topic {self._topic}")
 
     def close(self) -> None:
         """Stop reading. Records whose acknowledgement is awaited are reported as lost."""
@@ -160,14 +188,6 @@ class KafkaLog:
 
     def _silence(self) -> RegistryUnavailable:
         return RegistryUnavailable(f"Kafka did not answer within {self._timeout} s about topic {self._topic}")
-
-    def _produce(self, producer: Producer, record: Record, delivered: Any) -> None:
-        try:
-            producer.produce(self._topic, record.value, record.key, partition=0, on_delivery=delivered)
-        except KafkaException as error:
-            raise _as_error(error.args[0], f"Cannot write to topic {self._topic}") from error
-        except BufferError as error:
-            raise RegistryUnavailable(f"Too many unacknowledged records for topic {self._topic}") from error
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -196,14 +216,7 @@ class KafkaLog:
         if error.code() == KafkaError._PARTITION_EOF:
             return max(position, _offset(message))  # also past offsets that compaction left without a record
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
-            raise RegistryMisconfigured(
-                f"Topic {self._topic} no longer has offset {position}: it was deleted, made again or cut. The ids in"
-                " use are not on it any more; restore the topic, then restart the worker"
-            )
-        if error.code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}:
-            raise RegistryMisconfigured(
-                f"Topic {self._topic} has been deleted, with all schema ids in use; restore it, then restart the worker"
-            )
+            raise topic_was_replaced(f"has no offset {position} any more")
         _log.warning("Reading topic %s: %s", self._topic, error)
         return position
 

@@ -19,13 +19,13 @@ from typing import Protocol, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cdc.errors import CdcError
-from cdc.registry.errors import RegistryUnavailable, RestError
+from cdc.registry.errors import RegistryMisconfigured, RegistryUnavailable, RestError
 from cdc.registry.plans import Plan
 from cdc.registry.records import Record
 from cdc.registry.state import RegistryState
 from cdc.registry.turns import Intent
 
-__all__ = ["Log", "LogReader", "SchemaStore"]
+__all__ = ["Log", "LogReader", "SchemaStore", "topic_was_replaced"]
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -61,10 +61,21 @@ class Log(Protocol):
     def close(self) -> None: ...
 
 
-class SchemaStore:
-    """The state of a registry, kept on ``log``. Thread-safe; its methods block."""
+def topic_was_replaced(what: str) -> RegistryMisconfigured:
+    """The error for a topic that is not the one that was read: its ids and those in use are not the same."""
+    return RegistryMisconfigured(
+        f"The schema registry's topic {what}: it was deleted, made again or cut short, so the schema ids in use are not"
+        " on it. Restore it, then restart the worker"
+    )
 
-    def __init__(self, log: Log, *, start_timeout: float = 60.0, timeout: float = 30.0) -> None:
+
+class SchemaStore:
+    """The state of a registry, kept on ``log``. Thread-safe; its methods block, for about ``timeout`` seconds at most.
+
+    The default is less than clients wait for an answer, so that they are told the cause.
+    """
+
+    def __init__(self, log: Log, *, start_timeout: float = 60.0, timeout: float = 9.0) -> None:
         self._log = log
         self._start_timeout = start_timeout
         self._timeout = timeout
@@ -144,7 +155,10 @@ class SchemaStore:
         with self._changed:
             turns.watch(intent.token)
         try:
-            self._wait_for(self._log.append([intent.record()]) + 1, deadline)
+            offset = self._log.append([intent.record()])
+            if offset <= intent.seen:
+                self._failed(topic_was_replaced(f"gave offset {offset} to a record behind offset {intent.seen}"))
+            self._wait_for(offset + 1, deadline)
             with self._changed:
                 outstanding = turns.outstanding(intent.token)
             if outstanding:
