@@ -150,7 +150,7 @@ def _bad_key(shape: RowShape, row: RawRow) -> DataError:
     values = ", ".join(f"{shape.columns[index].name!r} = {_shown(row[index])}" for index in shape.key)
     return DataError(
         f"{shape.topic}: the record key ({values}) is not known or not exact in its schema, so two rows could get one "
-        "key. Choose other columns with message.key.columns, or a type that is exact (numeric with a scale)"
+        "key. Give the column a type that is exact (numeric with a scale)"
     )
 
 

@@ -105,7 +105,7 @@ class Template:
                 said = f"has {', '.join(foreign)}, not in the record key" if foreign else f"lacks {', '.join(missing)}"
                 raise ValueError(
                     f"the key template {self.text!r} of topic {topic} {said}; the record key is ({', '.join(names)}). "
-                    "Use {pk} or exactly these columns, or change the record key with message.key.columns at the source"
+                    "Use {pk} or exactly these columns"
                 )
             order = [names.index(name) for name in self.columns]
         kinds = [Hole.DIGITS if column.kind in _DIGIT_KINDS else Hole.ESCAPED for column in columns]

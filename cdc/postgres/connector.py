@@ -8,9 +8,9 @@ from typing import ClassVar, cast
 from cdc.errors import CdcError, FatalError, Finding
 from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
-from cdc.postgres.catalog import publication_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, connect
+from cdc.postgres.privileges import privilege_findings
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import table_findings
 from cdc.postgres.task import PostgresSourceTask
@@ -65,16 +65,7 @@ class PostgresSourceConnector(SourceConnector):
                 preparation.verify_slot(preparation.slot_of(connection, config), config, None)
             except CdcError as error:
                 findings.append(Finding(str(error), key="slot.name"))
-            if config.publication_autocreate_mode == "disabled" and not publication_tables(
-                connection, config.publication
-            ):
-                findings.append(
-                    Finding(
-                        f"the publication {config.publication} does not exist",
-                        key="publication.name",
-                        remedy=f'CREATE PUBLICATION "{config.publication}" FOR TABLE …;',
-                    )
-                )
+            findings += privilege_findings(connection, config, chosen.tables)
         try:
             stream = ReplicationStream(config.conninfo(), "cdc/check")
         except CdcError as error:

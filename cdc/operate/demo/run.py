@@ -137,7 +137,7 @@ class _Demo:
         if lag is not None:
             self._say(
                 f"Commit → visible in Redis: p50 {lag.p50 * 1000:.1f} ms, p99 {lag.p99 * 1000:.1f} ms\n"
-                f"  in {lag.count} measurements, from the return of COMMIT to the value's appearance in HGET."
+                f"  in {lag.count} measurements, from COMMIT's return to the value's appearance in HGET."
             )
         with self._step("Comparing every row with its hash, and every key with its row"):
             stopped = time.monotonic()
