@@ -23,7 +23,7 @@ PINNED: Final = {
     "bytea_output": "hex",
     "lc_monetary": "C",
     "client_min_messages": "warning",
-    # A policy that hides rows from this role must be an error: the stream tells them all, a SELECT would leave them out.
+    # A policy that hides rows from this role must be an error: the stream tells them all, a SELECT would not.
     "row_security": "off",
     # The role's own limits are for applications, not for a stream that lives for months.
     "statement_timeout": "0",

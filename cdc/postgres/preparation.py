@@ -189,10 +189,12 @@ def _refuse_partial(connection: Connection, name: str, found: Mapping[str, Any],
         )
     rooted = [table for table in tables if table.oid not in found["published"]]
     if found["via_root"] and rooted:
-        mend = sql.SQL("ALTER PUBLICATION {} SET (publish_via_partition_root = false);").format(sql.Identifier(name))
+        statement = sql.SQL("ALTER PUBLICATION {} SET (publish_via_partition_root = false);").format(
+            sql.Identifier(name)
+        )
         raise FatalError(
             f"the publication {name} has publish_via_partition_root, and does not tell changes of "
-            f"{', '.join(table.full_name for table in rooted)} under that name. Run: {mend.as_string(connection)}"
+            f"{', '.join(table.full_name for table in rooted)} under that name. Run: {statement.as_string(connection)}"
         )
 
 

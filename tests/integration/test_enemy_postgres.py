@@ -1,0 +1,145 @@
+"""What Postgres allows around a running mirror: DDL beside a snapshot, writers older than a publication, row security,
+publications and replica identities that somebody changed. Each either ends equal or stops with its name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cdc.errors import FatalError
+from tests.fix_servers import Database
+from tests.integration.test_source_task import PATIENCE_S, Tail, table_rows, tail
+
+__all__ = ["tail"]
+
+pytestmark = pytest.mark.integration
+
+MakeTail = Callable[..., Tail]
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    query = (
+        "select count(*) from pg_locks l join pg_database d on d.oid = l.database where not granted and datname = %s"
+    )
+    return bool(database.execute(query, [database.name])[0][0])
+
+
+def test_a_table_rewritten_while_it_is_being_read_is_read_whole(tail: MakeTail, database: Database) -> None:
+    """A rewrite is not MVCC-safe: to a snapshot taken before it ends, the new table is empty."""
+    database.execute(
+        "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 500) i"
+    )
+    stream = tail(snapshot_fetch_size=100).start()
+    stream.until(lambda: bool(stream.rows("t")))
+    stream.crash()
+    read = len(stream.rows("t"))
+    assert 0 < read < 500
+    with database.connect() as ddl:
+        ddl.execute("begin; alter table t alter v type bigint")
+        stream.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while not waits_for_a_lock(database):
+            assert time.monotonic() < deadline, "nothing waits for the rewritten table"
+            time.sleep(0.01)
+        ddl.execute("commit")
+    stream.snapshot()
+    assert stream.rows("t") == table_rows(database, "t")
+    assert len(stream.rows("t")) == 500
+
+
+def test_a_writer_older_than_the_publication_of_its_table_loses_nothing(tail: MakeTail, database: Database) -> None:
+    """Its first rows are not published, and a chunk read beside it does not see them."""
+    database.execute("create table a (id int primary key); insert into a values (1)")
+    stream = tail().start().snapshot()
+    stream.stop()
+    database.execute("create table b (id int primary key, v int); insert into b values (1, 1)")
+    with database.connect() as writer:
+        writer.execute("begin; insert into b values (2, 2)")
+        stream.start()
+        for _ in range(20):
+            stream.poll()
+            stream.commit()
+        writer.execute("insert into b values (3, 3); commit")
+    stream.until(lambda: stream.snapshot_done() and len(stream.rows("b")) >= 2)
+    database.execute("insert into b values (4, 4)")
+    stream.until(lambda: (b"4",) in stream.rows("b"))
+    assert stream.rows("b") == table_rows(database, "b")
+
+
+def test_row_security_does_not_hide_rows_in_silence(tail: MakeTail, database: Database) -> None:
+    name = database.name
+    database.execute(
+        "create table t (id int primary key, v int); insert into t values (1, 1), (2, 2);"
+        " alter table t enable row level security; create policy odd on t using (id % 2 = 1);"
+        f" create role {name}_reader login replication password 'reader';"
+        f" grant create on database {name} to {name}_reader; grant select on t to {name}_reader;"
+        f" create publication cdc_pub for table t"
+    )
+    try:
+        stream = tail(publication_name="cdc_pub", database_user=f"{name}_reader", database_password="reader")
+        with pytest.raises(FatalError, match="row-level security"):
+            stream.start().snapshot()
+        stream.stop()
+    finally:
+        database.execute(f"drop owned by {name}_reader; drop role {name}_reader")
+
+
+@pytest.mark.parametrize("how", ["t where (id > 1)", "t (id)"])
+def test_a_publication_that_leaves_rows_or_columns_out_is_refused(tail: MakeTail, database: Database, how: str) -> None:
+    database.execute("create table t (id int primary key, v int); insert into t values (1, 1), (2, 2)")
+    database.execute(f"create publication partial for table {how}")
+    with pytest.raises(FatalError, match=r"public\.t.*(row filter|column list)"):
+        tail(publication_name="partial").start()
+
+
+def test_partitions_published_as_their_root_are_refused(tail: MakeTail, database: Database) -> None:
+    database.execute(
+        "create table r (id int primary key) partition by range (id);"
+        " create table p partition of r for values from (0) to (100);"
+        " create publication rooted for table r with (publish_via_partition_root)"
+    )
+    with pytest.raises(FatalError, match="publish_via_partition_root"):
+        tail(publication_name="rooted", table_include_list=r"public\.p").start()
+
+
+def test_a_replica_identity_without_the_key_is_refused_while_running(tail: MakeTail, database: Database) -> None:
+    """A change of the key alone would tell no old key, and the old row would stay."""
+    database.execute("create table t (id int primary key, m text not null unique); insert into t values (1, 'a')")
+    stream = tail().start().snapshot()
+    database.execute("alter table t replica identity using index t_m_key")
+    database.execute("update t set id = 2")
+    with pytest.raises(FatalError, match=r"public\.t.*REPLICA IDENTITY"):
+        stream.until(lambda: (b"2",) in stream.rows("t"))
+
+
+def test_a_publication_dropped_since_is_not_silently_made_again(tail: MakeTail, database: Database) -> None:
+    database.execute("create table t (id int primary key); insert into t values (1)")
+    stream = tail().start().snapshot()
+    publication = stream.config.publication
+    stream.stop()
+    database.execute(f'drop publication "{publication}"; insert into t values (2)')
+    with pytest.raises(FatalError, match=r"publication .* is gone"):
+        stream.start()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'alter publication "{publication}" drop table t; insert into t values (2)',
+        "drop table t; create table t (id int primary key); insert into t values (2)",
+    ],
+    ids=["taken out", "made anew"],
+)
+def test_a_table_that_left_the_publication_is_not_silently_taken_for_read(
+    tail: MakeTail, database: Database, change: str
+) -> None:
+    database.execute(
+        "create table t (id int primary key); create table u (id int primary key); insert into t values (1)"
+    )
+    stream = tail().start().snapshot()
+    stream.stop()
+    database.execute(change.format(publication=stream.config.publication))
+    with pytest.raises(FatalError, match=r"public\.t"):
+        stream.start()
