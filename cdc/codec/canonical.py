@@ -8,6 +8,7 @@ type               canonical text
 =================  ==================================================================================
 integers, oid      digits
 numeric            digits with the scale that Postgres prints; ``NaN``, ``Infinity``, ``-Infinity``
+money              digits with two decimals, without currency and grouping
 float4, float8     shortest text that reads back as the same number, as Postgres prints it
 bool, bit(1)       ``true`` / ``false``
 date               ``2026-01-31``
@@ -26,8 +27,8 @@ Values outside these forms keep Postgres's spelling, which no value inside them 
 BC or over 9999, ``24:00:00`` with a zone, arrays whose lower bounds are not 1.
 
 This module starts from text that a session with ``DateStyle ISO, IntervalStyle postgres, TimeZone UTC,
-bytea_output hex, client_encoding UTF8`` printed. `cdc.codec.canonical_values` makes the same text from Avro
-values, on its own; that both agree is tested against real servers.
+bytea_output hex, lc_monetary C, client_encoding UTF8`` printed. `cdc.codec.canonical_values` makes the same text from
+Avro values, on its own; that both agree is tested against real servers.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def json_string(text: bytes) -> str:
 
 _NUMBERS: Final = frozenset(
     {"int2", "int4", "int8", "oid", "xid", "cid", "smallint", "integer", "int", "bigint"}
-    | {"float4", "float8", "real", "double", "numeric", "decimal"}
+    | {"float4", "float8", "real", "double", "numeric", "decimal", "money"}
 )
 _ALIASES: Final = {
     "boolean": "bool",
@@ -181,12 +182,23 @@ def _bytea(text: bytes) -> bytes:
     return b64encode(bytes.fromhex(text[2:].decode("ascii")))
 
 
+_MONEY = re.compile(rb"(-?)\$([0-9,]+\.[0-9]{2})")
+
+
+def _money(text: bytes) -> bytes:
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a money value printed with lc_monetary C: {text[:60]!r}")
+    return match[1] + match[2].replace(b",", b"")
+
+
 _PRINTERS: Final[dict[str, _Text]] = {
     "bool": _bool,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,
     "timetz": _timetz,
     "bytea": _bytea,
+    "money": _money,
 }
 
 
