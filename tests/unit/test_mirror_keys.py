@@ -136,7 +136,7 @@ def test_a_template_has_exactly_the_columns_of_the_record_key(
     if says is None:
         assert space(template, *columns).columns
         return
-    with pytest.raises(ValueError, match=says + r".*message\.key\.columns"):
+    with pytest.raises(ValueError, match=says + r".*Use {pk} or exactly these columns"):
         space(template, *columns)
 
 
