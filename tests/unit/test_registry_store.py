@@ -208,6 +208,16 @@ def test_a_topic_that_is_slow_ends_in_an_error_that_says_how_far_it_got(topic: M
         register(store, "s", record("A"))
 
 
+def test_a_topic_that_was_made_again_is_noticed_at_the_first_write(topic: MemoryTopic) -> None:
+    store = topic.store()
+    register(store, "s", record("A"))
+    topic.records.clear()
+    with pytest.raises(RegistryMisconfigured, match="made again"):
+        register(store, "t", record("B"))
+    assert isinstance(store.failure, RegistryMisconfigured)
+    assert all(b"SCHEMA" not in written.key for written in topic.records)
+
+
 def test_records_that_are_none_are_counted(topic: MemoryTopic) -> None:
     topic.records.append(Record(b"not json", b"{}"))
     store = topic.store()
