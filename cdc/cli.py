@@ -200,7 +200,13 @@ def delete_offsets(files: Files, connector: Source, output: Output = "text") -> 
     """
     from cdc.operate import offsets as stored  # noqa: PLC0415
 
-    typer.echo(stored.render(stored.delete_offsets(_load(files), connector), output))
+    deleted = stored.delete_offsets(_load(files), connector)
+    typer.echo(stored.render(deleted, output))
+    typer.echo(
+        f"deleted {len(deleted)} offsets: {connector} takes a new snapshot when it is started next. "
+        "A task of it that still ran has been fenced off, and starts over by itself",
+        err=True,
+    )
 
 
 @app.command(short_help="Print the version.")

@@ -49,6 +49,9 @@ _LIMITS: Final[Mapping[str, Any]] = {
     "fetch.wait.max.ms": 50,
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
+    "reconnect.backoff.max.ms": 2_000,
+    # librdkafka tells every failed attempt to connect; what matters reaches `RecordConsumer.away` and the log once.
+    "log_level": 2,
 }
 _FIXED: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,
@@ -306,6 +309,8 @@ class RecordConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
+            if not self.away:
+                _log.warning("Kafka does not answer", error=error.str())
             self.away = error.str()
             return
         translated = self._translated(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,6 +12,8 @@ from confluent_kafka import KafkaError, KafkaException
 from cdc.errors import CdcError, FatalError, RetriableError
 
 __all__ = ["client_settings", "translate"]
+
+_log = logging.getLogger("cdc.kafka.librdkafka")
 
 _SHARED: Final = ("security.", "sasl.", "ssl.", "client.")
 _JAAS_OPTION: Final = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))')
@@ -41,6 +44,9 @@ def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
     """
     prefix = role + "."
     settings: dict[str, Any] = {"bootstrap.servers": worker["bootstrap.servers"], "log.connection.close": False}
+    # Else librdkafka writes lines of its own form to stderr, between ours. A logger is served by polls, which an admin
+    # client sees few of: what it has to say comes back as errors.
+    settings |= {"log_level": 0} if role == "admin" else {"logger": _log}
     settings.update({key: value for key, value in worker.items() if key.startswith(_SHARED)})
     settings.update({key.removeprefix(prefix): value for key, value in worker.items() if key.startswith(prefix)})
     jaas = settings.pop("sasl.jaas.config", "")
