@@ -41,6 +41,7 @@ FOREIGN: Final = frozenset(
         "connector.client.config.override.policy",
         "header.converter",
         "heartbeat.interval.ms",
+        "offset.flush.interval.ms",  # offsets are committed with their records, four times a second or when idle
         "offset.flush.timeout.ms",
         "offset.storage.file.filename",
         "plugin.discovery",
@@ -117,9 +118,6 @@ class WorkerConfig(BaseModel):
     offset_storage_partitions: int = Field(default=25, ge=1, le=1000, description="Its partitions, when it is created.")
     offset_storage_replication_factor: int = Field(
         default=-1, ge=-1, description="Its replication factor, when it is created; -1 is the broker's default."
-    )
-    offset_flush_interval_ms: int = Field(
-        default=60000, ge=1, description="Longest time between two commits of source offsets."
     )
     exactly_once_source_support: Literal["enabled", "disabled"] = Field(
         default="enabled", description="Whether records and source offsets are written in one Kafka transaction."
