@@ -59,18 +59,19 @@ def contents(kafka: Kafka, topic: str) -> list[tuple[bytes, bytes | None]]:
             "auto.offset.reset": "earliest",
         }
     )
-    found = []
+    found: list[tuple[bytes, bytes | None]] = []
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         while True:
             message = consumer.poll(30)
             assert message is not None, "the broker told neither a record nor the end"
-            if message.error() is None:
-                found.append((message.key(), message.value()))
-            elif message.error().code() == KafkaError._PARTITION_EOF:
+            key, value, error = message.key(), message.value(), message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 return found
-            else:
-                pytest.fail(str(message.error()))
+            assert error is None, error
+            assert isinstance(key, bytes)
+            assert isinstance(value, bytes | None)
+            found.append((key, value))
     finally:
         consumer.close()
 

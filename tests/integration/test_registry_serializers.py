@@ -70,7 +70,7 @@ def test_what_is_serialized_with_one_client_is_read_with_another(registry: Runni
 
 
 def test_schema_ids_travel_in_headers_as_guids(registry: RunningRegistry) -> None:
-    headers: list[tuple[str, bytes]] = []
+    headers: list[tuple[str, str | bytes | None]] = []
     context = SerializationContext("by-guid", MessageField.VALUE, headers)
     with confluents(registry) as writers, confluents(registry) as readers:
         write = AvroSerializer(writers, V1, conf={"schema.id.serializer": header_schema_id_serializer})

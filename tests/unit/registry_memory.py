@@ -71,7 +71,8 @@ class MemoryLog:
         position = 0
         while True:
             with self._topic.changed:
-                self._topic.changed.wait_for(lambda at=position: self._stopping or len(self._topic.records) > at)
+                while not self._stopping and len(self._topic.records) <= position:
+                    self._topic.changed.wait()
                 if self._stopping:
                     return
                 new = self._topic.records[position:]

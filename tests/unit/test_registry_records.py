@@ -118,12 +118,13 @@ def test_any_version_survives_its_record(subject: str, number: int, schema_id: i
 
 
 def test_every_operation_writes_confluents_records() -> None:
-    state, written = RegistryState(), []
+    state = RegistryState()
+    written: list[tuple[str, str | None]] = []
 
     def do(records: list[Record]) -> None:
         for record in records:
             assert state.apply(len(written), record.key, record.value) is None
-            written.append((record.key.decode(), record.value and record.value.decode()))
+            written.append((record.key.decode(), None if record.value is None else record.value.decode()))
 
     do(list(set_config(state, None, {"compatibility": "none"}).records))
     do(list(set_config(state, "s", {"compatibility": "FULL", "normalize": True}).records))

@@ -126,7 +126,7 @@ def test_every_answer_holds_for_ever_and_an_id_means_one_schema(
             assert answer in state.versions(answer.subject)
             assert state.by_id(answer.id) is not None
             assert state.by_id(answer.id).schema == answer.schema  # type: ignore[union-attr]
-    schemas = {}
+    schemas: dict[int, str] = {}
     for subject in state.subjects():
         for version in state.versions(subject):
             assert schemas.setdefault(version.id, version.schema) == version.schema
