@@ -28,7 +28,14 @@ def record(*fields: Any, **attributes: Any) -> dict[str, Any]:
         ({"type": "string"}, '"string"'),
         ({"z": 1, "type": "string", "a": "b"}, '{"type":"string","z":1,"a":"b"}'),
         (
-            {"fields": [], "connect.name": "n.R", "name": "n.R", "doc": "d", "aliases": ["n.Q", "m.Q"], "type": "record"},
+            {
+                "fields": [],
+                "connect.name": "n.R",
+                "name": "n.R",
+                "doc": "d",
+                "aliases": ["n.Q", "m.Q"],
+                "type": "record",
+            },
             '{"type":"record","name":"R","namespace":"n","doc":"d","fields":[],"connect.name":"n.R","aliases":["Q","m.Q"]}',
         ),
         (
@@ -189,7 +196,11 @@ def test_defaults_belong_to_their_type(kind: Any, default: Any, valid: bool) -> 
 
 
 _json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )

@@ -161,14 +161,25 @@ _WRITTEN: dict[str, st.SearchStrategy[Any]] = {
     "bytes": st.text(max_size=5).map(str.encode),
     "string": st.text(max_size=5),
 }
-_DEFAULTS = {"null": None, "boolean": True, "int": 1, "long": 2, "float": 0.5, "double": 1.5, "bytes": "x", "string": "y"}
+_DEFAULTS = {
+    "null": None,
+    "boolean": True,
+    "int": 1,
+    "long": 2,
+    "float": 0.5,
+    "double": 1.5,
+    "bytes": "x",
+    "string": "y",
+}
 _names = st.sampled_from(["f", "g", "h"])
 
 
 @st.composite
 def _schemas(draw: st.DrawFn, depth: int = 2, taken: frozenset[str] = frozenset()) -> Any:
     """A schema; named types are called by their depth, so that no name is taken twice."""
-    shape = draw(st.sampled_from(["primitive"] * 3 + (["array", "map", "union", "record", "enum", "fixed"] * (depth > 0))))
+    shape = draw(
+        st.sampled_from(["primitive"] * 3 + (["array", "map", "union", "record", "enum", "fixed"] * (depth > 0)))
+    )
     if shape == "array":
         return {"type": "array", "items": draw(_schemas(depth - 1))}
     if shape == "map":
