@@ -11,6 +11,7 @@ from cdc.plugin import ConnectorConfig
 
 __all__ = ["PostgresConfig"]
 
+_NOT_IN_TOPICS = re.compile(r"[^A-Za-z0-9._\-]")
 _SLOT_CHARACTERS = re.compile(r"[^a-z0-9_]")
 
 
@@ -125,6 +126,10 @@ class PostgresConfig(ConnectorConfig):
             and (not self.table_include_list or _matches(self.table_include_list, name))
             and not _matches(self.table_exclude_list, name)
         )
+
+    def topic(self, schema: str, table: str) -> str:
+        """The topic of a table. Characters that Kafka does not allow become ``_``, as in Debezium."""
+        return _NOT_IN_TOPICS.sub("_", f"{self.topic_prefix}.{schema}.{table}")
 
     def conninfo(self) -> dict[str, str]:
         """libpq's connection parameters, secrets included."""

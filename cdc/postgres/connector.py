@@ -91,7 +91,7 @@ class PostgresSourceConnector(SourceConnector):
             findings = preparation.server_findings(preparation.settings_of(connection))
             chosen = preparation.chosen_tables(connection, config)
         streams = [
-            Stream(f"{config.topic_prefix}.{table.full_name}", table.schema, table.name, table.primary_key)
+            Stream(config.topic(table.schema, table.name), table.schema, table.name, table.primary_key)
             for table in chosen.tables
         ]
         return Survey(streams, findings + chosen.findings + table_findings(chosen.tables))

@@ -72,11 +72,31 @@ def chosen_tables(connection: Connection, config: PostgresConfig) -> Chosen:
             findings.append(Finding(f"{what} in database {config.database_dbname}{hint}", key="table.include.list"))
     tables = [read_table(connection, oid) for oid, schema, name in existing if config.captures(schema, name)]
     found = [table for table in tables if table is not None]
+    findings += _shared_topics(config, found)
     if not found and not findings:
         findings.append(
             Finding(f"no table of database {config.database_dbname} is chosen by the lists", key="table.include.list")
         )
     return Chosen(found, findings)
+
+
+def _shared_topics(config: PostgresConfig, tables: list[TableInfo]) -> list[Finding]:
+    """Two tables in one topic would overwrite each other's rows."""
+    findings = []
+    owners: dict[str, TableInfo] = {}
+    for table in tables:
+        topic = config.topic(table.schema, table.name)
+        first = owners.setdefault(topic, table)
+        if first is not table:
+            findings.append(
+                Finding(
+                    f'the tables "{first.schema}"."{first.name}" and "{table.schema}"."{table.name}" would share the '
+                    f"topic {topic}",
+                    key="table.include.list",
+                    remedy="Leave one of them out (table.exclude.list), or rename it",
+                )
+            )
+    return findings
 
 
 def server_findings(settings: Mapping[str, str]) -> list[Finding]:

@@ -118,7 +118,7 @@ class TableRegistry:
             )
         names = [column.name for column in columns]
         return row_shape(
-            topic=f"{self._config.topic_prefix}.{schema}.{name}",
+            topic=self._config.topic(schema, name),
             db=self._config.database_dbname,
             schema=schema,
             table=name,

@@ -390,6 +390,18 @@ def test_a_table_that_does_not_exist_is_named_with_its_neighbour(database: Datab
         tail(table_include_list="public.custmers").start()
 
 
+def test_names_that_kafka_cannot_have_are_replaced_and_never_shared(
+    database: Database, tail: Callable[..., Tail]
+) -> None:
+    database.execute('create table "Odd name" (id int primary key); insert into "Odd name" values (1)')
+    source = tail().start().snapshot()
+    assert source.records[0].shape.topic == "t.public.Odd_name"
+    source.stop()
+    database.execute('create table "Odd_name" (id int primary key)')
+    with pytest.raises(FatalError, match=r"would share the topic t\.public\.Odd_name"):
+        source.start()
+
+
 def test_a_wrong_password_is_refused_without_telling_it(database: Database, tail: Callable[..., Tail]) -> None:
     with pytest.raises(FatalError, match="password authentication failed") as caught:
         tail(database_password="s3cret-never-shown").start()

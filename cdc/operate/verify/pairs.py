@@ -91,7 +91,7 @@ def _add(source: PostgresConfig, sinks: list[ConnectorSpec], only: str | None, f
     for table in chosen.tables:
         if only is not None and table.full_name != only:
             continue
-        topic = f"{source.topic_prefix}.{table.full_name}"
+        topic = source.topic(table.schema, table.name)
         readers = [(spec, sink) for spec, sink in _settings(sinks) if sink.reads(topic)]
         reason = ""
         if not table.primary_key:
