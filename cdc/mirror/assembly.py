@@ -252,11 +252,6 @@ class Assembler:
 
     # --- batches -----------------------------------------------------------------------------------------
 
-    @property
-    def full(self) -> bool:
-        """The batch takes no more."""
-        return self._count >= self._max_records or self._size >= self._max_bytes
-
     def finish(self) -> Batch:
         """The batch of all that was taken since the last one; false in a boolean context if that is nothing."""
         batch = Batch(ops=self._ops, sources=self._sources, entries=self._plans.take_entries())

@@ -247,6 +247,11 @@ class _SinkTask:
             _refuse_other_topic(partition, standing)
         self._assembler.assign(standings, self._store.tables())
         begins = self._assembler.begins()
+        for partition, stored in held.items():
+            if stored.previous is not None:
+                # of the batch to be applied again only what the topic still has
+                low, _ = self._consumer.watermarks(partition)
+                begins[partition] = min(max(low, stored.previous.next), stored.next)
         self._consumer.reposition(begins)
         self._consumer.changed = self._start_over = False
         self._settled = {partition: offset for partition, offset in begins.items() if offset is not None}
@@ -317,7 +322,10 @@ class _SinkTask:
     def _report(self) -> None:
         counts = self._assembler.counts
         lag = self._consumer.lag(self._settled)
-        self._context.report("metrics", self._metrics.figures(counts, lag))
+        figures = self._metrics.figures(counts, lag)
+        if self._held:
+            figures["at_truncate"] = sorted(str(partition) for partition in self._held)
+        self._context.report("metrics", figures)
         for topic in counts.keyless.keys() - self._told_keyless:
             self._told_keyless.add(topic)
             _log.warning("records without key are not mirrored: the table has no primary key", topic=topic)

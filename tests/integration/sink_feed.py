@@ -30,7 +30,7 @@ from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
 from cdc.runtime.sink_task import run_sink_task
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def eventually(condition: Callable[[], Any], what: str = "", patience: float = PATIENCE_S) -> Any:
