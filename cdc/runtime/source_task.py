@@ -128,6 +128,7 @@ class _Session:
         task.start(stored)
         self._started = True
         context.report("state", "RUNNING")
+        context.report("waiting", "")
         timeout = IDLE_POLL_S
         while not context.stopping():
             changes = task.poll(timeout)
@@ -247,7 +248,10 @@ class _Session:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RetriableError), wait=_RETRY_WAIT, sleep=self._sleep
         )
-        return retrying(attempt)
+        answer = retrying(attempt)
+        if retrying.statistics.get("attempt_number", 1) > 1:
+            self._context.report("waiting", "")
+        return answer
 
     def _sleep(self, seconds: float) -> None:
         self._context.report("waiting", "schema registry")

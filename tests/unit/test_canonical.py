@@ -169,5 +169,5 @@ def test_from_postgres(kind: str, text: bytes | None, canonical: bytes | None) -
     ],
 )
 def test_text_of_a_session_with_other_settings_is_refused(kind: str, text: bytes) -> None:
-    with pytest.raises(ValueError, match="ostgres|UTC|hex"):
+    with pytest.raises(ValueError, match=r"ostgres|UTC|hex"):
         from_postgres(kind, text)
