@@ -338,6 +338,24 @@ def test_h20_records_removed_before_they_were_read_stop_the_task(bench: Bench) -
     assert "the topic holds 15 to 20" in message
 
 
+def test_of_a_batch_to_be_applied_again_the_topic_may_have_lost_the_beginning(bench: Bench) -> None:
+    table = bench.table(policy="delete")
+    for n in range(10):
+        table.put(id=n)
+    with Sink(bench) as sink:
+        mirrored(bench, table, sink=sink)
+    unseen = {"v": 1, "next": 10, "ts": 0, "prev": {"next": 2, "pos": {}}}
+    with bench.client() as redis:
+        redis.set(f"__cdc:offset:{{{bench.prefix}-sink}}:{table.topic}:0", json.dumps(unseen))
+    client = admin(bench)
+    [future] = client.delete_records([TopicPartition(table.topic, 0, 8)]).values()
+    future.result(30)
+    with Sink(bench) as sink:
+        table.put(id=11)
+        mirrored(bench, table, sink=sink)
+        eventually(lambda: sink.reports["metrics"]["records"] == 3)
+
+
 # --- figures ---------------------------------------------------------------------------------------------
 
 
