@@ -68,6 +68,8 @@ def bridged(
     }.items():
         assert old in text, old
         text = text.replace(old, new)
+    if not kafka.keeps_data:  # the embedded broker lets a group form after half of this time
+        text += "    consumer.override.session.timeout.ms: 6000\n"
     info = database.conninfo
     environment = {
         "KAFKA": kafka.bootstrap_servers,
