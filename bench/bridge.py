@@ -173,6 +173,11 @@ class Bridge:
         except subprocess.TimeoutExpired:
             raise BridgeFailed(f"the bridge still runs after {seconds:g} s{self._told()}") from None
 
+    @property
+    def output(self) -> str:
+        """What the worker and its tasks have written so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
     def status(self) -> dict[str, Any]:
         """The newest status of the worker; empty before there is one."""
         try:

@@ -52,19 +52,13 @@ def run(mirrored: MirroredPgbench, seconds: int) -> tuple[Figures, int]:
 
 
 def refused(mirrored: MirroredPgbench) -> str:
-    """Start with ``pgbench_history`` as it is: the words in which the source refuses it."""
+    """Start with ``pgbench_history`` as it is: the words in which the bridge refuses it."""
     with mirrored:
-        told = ""
-
-        def failed() -> bool:
-            nonlocal told
-            told = str(mirrored.bridge.task(mirrored.source).get("error", ""))
-            return bool(told)
-
-        mirrored.bridge.wait_for(f"{HISTORY} is refused", failed)
-    if not REFUSAL.search(told):
-        raise BridgeFailed(f"the source was expected to refuse {HISTORY}; it said: {told}")
-    return told
+        status = mirrored.bridge.wait_ended()
+        told = mirrored.bridge.output
+    if status != 2 or not REFUSAL.search(told):
+        raise BridgeFailed(f"the bridge was expected to refuse {HISTORY}; it ended with {status} and said: {told}")
+    return told[told.index(f"public.{HISTORY}") :].strip()
 
 
 def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
