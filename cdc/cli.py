@@ -142,7 +142,9 @@ def demo(
     ] = "embedded",
     directory: Annotated[
         Path | None,
-        typer.Option(help="Folder for data, configuration and logs; default a temporary one.", show_default=False),
+        typer.Option(
+            "--dir", help="Folder for data, configuration and logs; default a temporary one.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Start Postgres, Kafka and Redis on this machine, mirror a shop while it is used, and prove both ends equal.
