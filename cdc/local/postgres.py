@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -143,7 +144,7 @@ class Postgres(Server):
         if self.data.exists():
             raise LocalServerError(f"{self.data} exists and is not a Postgres data folder; remove it")
         for unfinished in self.directory.glob("initdb-*"):
-            shutil.rmtree(unfinished)
+            _remove(unfinished)
         with tempfile.TemporaryDirectory(prefix="initdb-", dir=self.directory) as work:
             Path(work).chmod(0o711)
             new = Path(work) / "data"
@@ -290,6 +291,17 @@ class SystemPostgres(Postgres):
         package = f"postgresql-{wanted}" if wanted else "postgresql"
         found = f"{_DEBIAN} has {', '.join(map(str, installed)) or 'no server'}"
         raise MissingPart(f"Postgres {wanted or ''}".rstrip(), f"apt-get install {package}", found)
+
+
+def _remove(folder: Path, patience: float = 30.0) -> None:
+    """Remove a folder in which the initdb of a start that was killed may still write, or clean up after itself."""
+    deadline = time.monotonic() + patience
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _owner() -> Owner | None:
