@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from functools import cached_property
@@ -59,6 +60,8 @@ class EmbeddedKafka(Kafka):
     """
 
     name: ClassVar[str] = "Kafka broker (embedded)"
+    # Asked politely it waits for five seconds once a client was connected, and there is nothing that it could save.
+    _stop_signal: ClassVar[int] = signal.SIGKILL
 
     @property
     def keeps_data(self) -> bool:
