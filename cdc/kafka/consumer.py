@@ -97,9 +97,7 @@ class RecordConsumer:
         self.away: str = ""
         """Why no broker answers; empty when one does."""
         try:
-            self._consumer = Consumer(
-                {**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit}, logger=None
-            )
+            self._consumer = Consumer({**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit})
         except KafkaException as error:
             raise translate(error, "making a consumer") from None
 

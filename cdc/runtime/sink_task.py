@@ -8,6 +8,7 @@ out here, with the consumer alive in its group.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -45,7 +46,12 @@ _RETRY_WAIT: Final = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenac
 
 
 def run_sink_task(connector: SinkConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
-    """Run until ``context.stopping()``; `FatalError` and `ConfigError` end it earlier."""
+    """Run until ``context.stopping()``; `FatalError` and `ConfigError` end it earlier.
+
+    Sets the process's garbage collector to look for cycles rarely: the loop makes none, and looking through the rows
+    of a batch costs a fifth of it.
+    """
+    gc.set_threshold(200_000, 10, 10)
     task = _SinkTask(connector, context, worker)
     try:
         task.run()
