@@ -40,6 +40,9 @@ class RecordProducer:
             "partitioner": "murmur2_random",
             # A commit sends what is queued at once; until then, fewer and larger requests spare the broker.
             "linger.ms": 50,
+            # A broker refuses a transaction that follows another closely until that one's markers are written, a few
+            # milliseconds later; librdkafka's 100 ms would be the latency of every commit under steady writes.
+            "retry.backoff.ms": 5,
             "batch.size": 1 << 20,
             "compression.type": "lz4",
             "queue.buffering.max.kbytes": 32 << 10,
