@@ -131,7 +131,7 @@ class _Demo:
                     self._say(line(figures))
         self._say(
             f"The application has written {traffic.rows:,} row changes in {traffic.transactions:,} transactions,\n"
-            f"  the largest of {traffic.largest:,} rows, and a TRUNCATE."
+            f"  the largest of {traffic.largest:,} rows; tables truncated: {traffic.truncates}."
         )
         lag = probe.overall()
         if lag is not None:

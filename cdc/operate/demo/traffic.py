@@ -45,6 +45,7 @@ class Traffic:
         self.transactions = 0
         self.largest = 0
         """Rows of the largest transaction."""
+        self.truncates = 0
         actions: list[tuple[_Action, int]] = [
             (self._order, 24),
             (self._visit, 24),
@@ -236,6 +237,7 @@ class Traffic:
 
     def _new_banners(self, on: _Connection) -> int:
         on.execute("truncate banners")
+        self.truncates += 1
         return on.execute(
             "insert into banners select slot, language, 'Soldes! ' || language, now()"
             " from unnest(array['top', 'foot']) slot, unnest(array['de', 'fr', 'it']) language"
