@@ -22,7 +22,7 @@ from typing import Any
 
 import fastavro
 
-from cdc.codec.avro_rows import SourceConstants, compile_key, compile_value
+from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import avro_schema
 from cdc.codec.envelope import row_shape
 from cdc.codec.values import reader
@@ -51,9 +51,8 @@ def main() -> None:
     for name, oid, typmod, optional in COLUMNS:
         mapping = resolve(oid, typmod, {}, TypeModes())
         columns.append(Column(name, replace(mapping.schema, optional=optional), mapping.kind, mapping.params))
-    shape = row_shape("shop.public.customers", "shop", "public", "customers", columns, [0])
-    source = SourceConstants("0.1.0", "shop")
-    encode_key, encode_value = compile_key(shape, 1), compile_value(shape, 2, source)
+    shape = row_shape("shop.public.customers", "shop", "public", "customers", columns, [0], "shop")
+    encode_key, encode_value = compile_key(shape, 1), compile_value(shape, 2, "0.1.0")
 
     rows = _rows(count)
     changes = []

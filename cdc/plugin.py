@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from cdc.errors import Finding
-from cdc.record import RowChange, RowShape
+from cdc.record import ConnectRecord, RowChange, RowShape, Schema
 
 __all__ = [
     "Connector",
     "ConnectorConfig",
     "Converter",
+    "Encoder",
     "KeyEncoder",
     "KeyMemory",
     "SinkConnector",
@@ -152,7 +153,7 @@ class SourceTask(ABC):
         """Connect and take up at what is stored: partition (JSON text) → offset (a JSON value)."""
 
     @abstractmethod
-    def poll(self, timeout: float) -> Sequence[RowChange]:
+    def poll(self, timeout: float) -> Sequence[RowChange | ConnectRecord]:
         """The next records, in order; empty when none came within ``timeout`` seconds."""
 
     @abstractmethod
@@ -178,6 +179,8 @@ class SourceTask(ABC):
 
 KeyEncoder = Callable[[RowChange], "bytes | None"]
 """Record → key bytes; ``None`` for a keyless one."""
+Encoder = Callable[[Any], "bytes | None"]
+"""Native value → wire bytes; ``None`` for what is written as nothing (a tombstone, a missing key)."""
 ValueEncoder = Callable[[RowChange, int], "bytes | None"]
 """Record, processing time (microseconds since 1970 UTC) → value bytes; ``None`` for a tombstone."""
 
@@ -213,3 +216,11 @@ class Converter(ABC):
     @abstractmethod
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
         """Compile the values of ``shape``. May ask the registry (`cdc.errors.RetriableError` when it is away)."""
+
+    @abstractmethod
+    def encoder(self, topic: str, schema: Schema | None) -> Encoder:
+        """Compile native values of any ``schema`` (Connect's ``fromConnectData``); ``None`` is a value without schema.
+
+        May ask the registry (`cdc.errors.RetriableError` when it is away). `FatalError` for a schema that this
+        converter cannot write.
+        """

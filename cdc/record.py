@@ -20,6 +20,7 @@ __all__ = [
     "NO_DEFAULT",
     "UNCHANGED",
     "Column",
+    "ConnectRecord",
     "Field",
     "Position",
     "RawRow",
@@ -144,7 +145,8 @@ class RowShape:
 
     ``key`` are indexes into ``columns``, in the order of the fields of ``key_schema``; empty for a table without
     key. ``row_schema`` is the struct of one row image, ``envelope_schema`` Debezium's envelope around
-    it. Identity is the version: a changed relation is another object.
+    it. ``server`` is Debezium's logical name of the source, ``topic.prefix``. Identity is the version: a changed
+    relation is another object.
     """
 
     topic: str
@@ -156,6 +158,7 @@ class RowShape:
     key_schema: Schema | None
     row_schema: Schema
     envelope_schema: Schema
+    server: str
     plans: dict[Any, Any] = field(default_factory=dict)
     """What converters compiled from this shape, by converter; theirs alone."""
 
@@ -229,3 +232,28 @@ class RowChange:
         self.headers = headers
         self.unknown = unknown
         self.broadcast = broadcast
+
+
+@dataclass(slots=True, eq=False)
+class ConnectRecord:
+    """A record in Connect's general form, of either direction: what is not the change of a row (heartbeats, messages,
+    transaction boundaries), and what transforms are given and make.
+
+    Values are *native*, as `cdc.codec.values` has them: dict of a struct, list of an array, dict or list of pairs of
+    a map, bytes of a decimal, days of a date. ``partition`` is ``None`` for the partitioner to choose. ``timestamp``
+    is in milliseconds since 1970 UTC, ``None`` for the time of sending. Schemas are to be the same objects for all
+    records of one kind: converters compile them once.
+    """
+
+    topic: str
+    key_schema: Schema | None
+    key: Any
+    value_schema: Schema | None
+    value: Any
+    partition: int | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp: int | None = None
+    position: bytes = b""
+    """Text of the `Position` of a source's record; empty where positions say nothing."""
+    compacted: bool = False
+    """Whether the topic is to keep the last record of every key, if it is to be created."""

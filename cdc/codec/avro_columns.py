@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
-from cdc.codec.avro_binary import lengths, long_bytes, null_bytes, union_prefix, writer, zero
-from cdc.codec.connect_json import value_from_json
+from cdc.codec.avro_binary import lengths, long_bytes, null_bytes, union_prefix, writer
+from cdc.codec.fillers import missing, nothing
 from cdc.codec.inexact import Inexact
 from cdc.codec.temporal import DAY_US, DAYS, MINUTES, SECONDS
 from cdc.codec.values import KINDS, reader, wire_reader
-from cdc.record import NO_DEFAULT, UNCHANGED, Column
+from cdc.record import UNCHANGED, Column
 
 __all__ = ["Fillers", "Step", "fillers", "reference", "step"]
 
@@ -48,28 +48,17 @@ def fillers(column: Column) -> Fillers:
         null = null_bytes(schema)
         return Fillers(null, null)
     write = writer(schema)
-    nothing = write(_zero(column))
-    default = schema.default
-    missing = nothing if default is NO_DEFAULT else write(value_from_json(schema, default))
-    return Fillers(missing, nothing)
-
-
-def _zero(column: Column) -> Any:
-    if column.kind == "numeric_text":
-        return "0"
-    if column.kind == "money_text":
-        return "0" + f".{'0' * column.params[0]}" * bool(column.params[0])
-    return zero(column.schema)
+    return Fillers(write(missing(column)), write(nothing(column)))
 
 
 def reference(column: Column) -> Callable[[bytes], tuple[bytes, str | None]]:
     """Text → Avro bytes, and the exact text where the bytes are not exact. `ValueError` for what is no such text."""
-    read, write, nothing = reader(column.kind, column.params), writer(column.schema), fillers(column).unchanged
+    read, write, filler = reader(column.kind, column.params), writer(column.schema), fillers(column).unchanged
 
     def encode(text: bytes) -> tuple[bytes, str | None]:
         value = read(text)
         if isinstance(value, Inexact):
-            return nothing if value.fallback is None else write(value.fallback), value.text
+            return filler if value.fallback is None else write(value.fallback), value.text
         return write(value), None
 
     return encode

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cdc.codec.avro_binary import long_bytes
 from cdc.codec.avro_columns import fillers, reference, step
+from cdc.codec.connect_rows import SourceConstants
 from cdc.errors import DataError
 from cdc.plugin import KeyEncoder, ValueEncoder
 from cdc.record import (
@@ -41,7 +42,7 @@ from cdc.record import (
     Transaction,
 )
 
-__all__ = ["SourceConstants", "compile_key", "compile_value"]
+__all__ = ["compile_key", "compile_value"]
 
 Notes = dict[int, str | None]
 """Column → its exact text (``None`` for NULL), where the bytes are not exact."""
@@ -53,16 +54,8 @@ _FAULTS = (ValueError, TypeError, AttributeError, LookupError)
 """What generated code may raise for a row it cannot take."""
 
 
-class SourceConstants(NamedTuple):
-    """What ``source`` says in every record: our version, Debezium's word for the connector, ``topic.prefix``."""
-
-    version: str
-    name: str
-    connector: str = "postgresql"
-
-
-def compile_value(shape: RowShape, writer_id: int, source: SourceConstants) -> ValueEncoder:
-    """The encoder of values of ``shape``: magic byte, ``writer_id``, Debezium's envelope.
+def compile_value(shape: RowShape, writer_id: int, version: str) -> ValueEncoder:
+    """The encoder of values of ``shape``: magic byte, ``writer_id``, Debezium's envelope, with our ``version`` in it.
 
     The encoder answers ``None`` for a tombstone. It adds to ``change.headers`` what the schema has no place for:
     ``cdc.unknown`` from ``change.unknown``, and ``cdc.text`` for values of the new row that are not exact (JSON null
@@ -76,7 +69,7 @@ def compile_value(shape: RowShape, writer_id: int, source: SourceConstants) -> V
     without_old, with_old = head + b"\x00\x02", head + b"\x02"
     neither = head + b"\x00\x00"
     ends = {op: b"\x00\x00\x00\x00" + _text(op) for op in ("c", "u", "d", "r", "t")}
-    tx_parts = _transaction_parts(shape, source)
+    tx_parts = _transaction_parts(shape, SourceConstants(version, shape.server))
     plan = object()
     now, times = -1, b""
     join = b"".join

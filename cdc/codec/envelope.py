@@ -95,7 +95,9 @@ def envelope_schema(topic: str, row: Schema) -> Schema:
     )
 
 
-def row_shape(topic: str, db: str, schema: str, table: str, columns: Sequence[Column], key: Sequence[int]) -> RowShape:
+def row_shape(
+    topic: str, db: str, schema: str, table: str, columns: Sequence[Column], key: Sequence[int], server: str
+) -> RowShape:
     """The shape of one version of a table. ``key`` are indexes into ``columns``; empty for a table without key."""
     row = row_schema(topic, columns)
     return RowShape(
@@ -108,4 +110,5 @@ def row_shape(topic: str, db: str, schema: str, table: str, columns: Sequence[Co
         key_schema=key_schema(topic, [columns[index] for index in key]) if key else None,
         row_schema=row,
         envelope_schema=envelope_schema(topic, row),
+        server=server,
     )

@@ -10,12 +10,12 @@ from typing import ClassVar, Final, Protocol
 
 import structlog
 
-from cdc.codec.avro_binary import long_bytes
-from cdc.codec.avro_rows import SourceConstants, compile_key, compile_value
+from cdc.codec.avro_binary import long_bytes, writer
+from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import LogicalTypes, avro_text
 from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
-from cdc.errors import ConfigError, FatalError, Finding
-from cdc.plugin import Converter, KeyEncoder, KeyMemory, ValueEncoder
+from cdc.errors import ConfigError, DataError, FatalError, Finding
+from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, ValueEncoder
 from cdc.record import RowShape, Schema
 from cdc.registry.client import RegistryClient
 from cdc.registry.errors import IncompatibleSchema
@@ -106,8 +106,10 @@ class AvroConverter(Converter):
         self._logical_types: LogicalTypes = True
         self._version = version("cdc")
         self._control_id: int | None = None
+        self._is_key = False
 
-    def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:  # noqa: ARG002 - the same for both
+    def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
+        self._is_key = is_key
         findings = _findings(config)
         url = config.get("schema.registry.url", "")
         if not url:
@@ -192,9 +194,21 @@ class AvroConverter(Converter):
         return b"\x00" + self._control_id.to_bytes(4, "big") + long_bytes(partition)
 
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
-        subject, text = f"{shape.topic}-value", self._text(shape, shape.envelope_schema)
+        number = self._value_id(f"{shape.topic}-value", self._text(shape, shape.envelope_schema))
+        return compile_value(shape, number, self._version)
+
+    def encoder(self, topic: str, schema: Schema | None) -> Encoder:
+        """As `cdc.plugin.Converter.encoder`. Without a schema only null can be written."""
+        if schema is None:
+            return _nothing
+        text = avro_text(schema, logical_types=self._logical_types)
+        number = self._id(f"{topic}-key", text) if self._is_key else self._value_id(f"{topic}-value", text)
+        head, write = b"\x00" + number.to_bytes(4, "big"), writer(schema)
+        return lambda value: None if value is None else head + write(value)
+
+    def _value_id(self, subject: str, text: str) -> int:
         try:
-            number = self._id(subject, text)
+            return self._id(subject, text)
         except IncompatibleSchema as refusal:
             if not self._register:
                 raise
@@ -202,12 +216,10 @@ class AvroConverter(Converter):
             _log.warning(
                 "the registry refused a new value schema as incompatible; setting the subject's compatibility to NONE",
                 subject=subject,
-                table=f"{shape.schema}.{shape.table}",
                 reasons=refusal.messages,
             )
             self._client_or_raise().set_compatibility(subject, "NONE")
-            number = self._id(subject, text)
-        return compile_value(shape, number, SourceConstants(self._version, _source_name(shape)))
+            return self._id(subject, text)
 
     def _text(self, shape: RowShape, schema: Schema) -> str:
         _require_names(shape)
@@ -231,11 +243,12 @@ class AvroConverter(Converter):
         return self._registry
 
 
-def _source_name(shape: RowShape) -> str:
-    """``topic.prefix``: what stands in the topic before schema and table, replaced characters or not."""
-    behind = len(f".{shape.schema}.{shape.table}")
-    name = shape.topic[:-behind]
-    return name if name and shape.topic[-behind] == "." else shape.topic
+def _nothing(value: object) -> None:
+    if value is not None:
+        raise DataError(
+            f"the Avro converter was given a value without schema ({type(value).__name__}). Give the transform that "
+            "made it a schema, or use another converter for this connector"
+        )
 
 
 def _require_names(shape: RowShape) -> None:

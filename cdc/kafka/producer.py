@@ -79,15 +79,18 @@ class RecordProducer:
         value: bytes | None,
         headers: Headers | None = None,
         partition: int = -1,
+        timestamp: int = 0,
     ) -> None:
-        """Queue one record. Waits while the queue is full."""
+        """Queue one record. Waits while the queue is full. ``timestamp`` in milliseconds, 0 for now."""
         if self._transactional and not self._open:
             self._producer.begin_transaction()
             self._open = True
         while True:
             try:
-                if headers:
-                    self._producer.produce(topic, value, key, partition, self._on_delivery, headers=headers)
+                if headers or timestamp:
+                    self._producer.produce(
+                        topic, value, key, partition, self._on_delivery, timestamp=timestamp, headers=headers
+                    )
                 else:
                     self._producer.produce(topic, value, key, partition, self._on_delivery)
             except BufferError:

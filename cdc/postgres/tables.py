@@ -124,6 +124,7 @@ class TableRegistry:
             table=name,
             columns=tuple(shaped),
             key=tuple(names.index(part) for part in key),
+            server=self._config.topic_prefix,
         )
 
 

@@ -11,7 +11,7 @@ import concurrent.futures
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -22,8 +22,8 @@ from cdc.errors import RetriableError
 from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import Headers, RecordProducer
 from cdc.kafka.topics import COMPACTED, EVENTS, Topics
-from cdc.plugin import Converter, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
-from cdc.record import HEADER_POSITION, HEADER_SOURCE, RowChange, RowShape
+from cdc.plugin import Converter, Encoder, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
+from cdc.record import HEADER_POSITION, HEADER_SOURCE, ConnectRecord, RowChange, RowShape, Schema
 
 __all__ = ["run_source_task"]
 
@@ -38,6 +38,8 @@ IDLE_POLL_S: Final = 0.5
 METRICS_SECONDS: Final = 1.0
 PUMP_S: Final = 0.1
 """How often the source is looked after while something else is waited for."""
+GENERAL_ENCODERS: Final = 1000
+"""Encoders kept for records that are not rows; more means that somebody makes a schema per record."""
 DRAIN_S: Final = 8.0
 """How long a task that was asked to stop goes on waiting for Kafka or the registry."""
 _RETRY_WAIT: Final = tenacity.wait_exponential(multiplier=0.2, max=10.0) + tenacity.wait_random(0, 0.2)
@@ -93,6 +95,8 @@ class _Session:
         self._producer: RecordProducer | None = None
         self._offsets_topic = worker.get("offset.storage.topic") or f"{worker.get('group.id', 'cdc')}-offsets"
         self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
+        self._general: dict[tuple[str, int, int], tuple[Encoder, Encoder, Schema | None, Schema | None]] = {}
+        """Encoders of `ConnectRecord`, by topic and identity of the schemas, which they keep alive."""
         self._records = 0
         self._bytes = 0
         self._commits = 0
@@ -164,7 +168,7 @@ class _Session:
 
     # -- one batch ----------------------------------------------------------------------------------
 
-    def _write(self, changes: Any) -> None:
+    def _write(self, changes: Sequence[RowChange | ConnectRecord]) -> None:
         producer = self._producer
         if producer is None:
             raise RuntimeError("a batch before the producer was started")
@@ -173,8 +177,11 @@ class _Session:
         source = self._source
         now_us = time.time_ns() // 1000
         shape = None
-        change: RowChange
+        change: RowChange | ConnectRecord
         for change in changes:
+            if isinstance(change, ConnectRecord):
+                self._write_general(change, producer)
+                continue
             if change.shape is not shape:
                 shape = change.shape
                 found = encoders.get(shape)
@@ -193,6 +200,29 @@ class _Session:
             else:
                 produce(topic, encode_key(change), value, headers)
         self._records += len(changes)
+
+    def _write_general(self, record: ConnectRecord, producer: RecordProducer) -> None:
+        identity = (record.topic, id(record.key_schema), id(record.value_schema))
+        found = self._general.get(identity)
+        if found is None:
+            if len(self._general) >= GENERAL_ENCODERS:
+                self._general.clear()
+            found = self._general[identity] = self._compile_general(record)
+        headers: Headers = list(record.headers)
+        if record.position:
+            headers[:0] = [self._source, (HEADER_POSITION, record.position)]
+        key, value = found[0](record.key), found[1](record.value)
+        partition = -1 if record.partition is None else record.partition
+        producer.produce(record.topic, key, value, headers, partition, record.timestamp or 0)
+
+    def _compile_general(self, record: ConnectRecord) -> tuple[Encoder, Encoder, Schema | None, Schema | None]:
+        topic, key, value = record.topic, record.key_schema, record.value_schema
+        self._topics.ensure(topic, COMPACTED if record.compacted else EVENTS)
+
+        def make() -> tuple[Encoder, Encoder]:
+            return self._keys.encoder(topic, key), self._values.encoder(topic, value)
+
+        return *self._patiently(make), key, value
 
     def _commit(self) -> None:
         """Records and offsets in one transaction; without transactions, the offsets after the records."""

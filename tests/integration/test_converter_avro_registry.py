@@ -74,7 +74,7 @@ def _shape(*oids: int) -> RowShape:
     for at, oid in enumerate(oids):
         mapping = resolve(oid, -1, {}, TypeModes())
         columns.append(Column(f"c{at}", mapping.schema, mapping.kind, mapping.params))
-    return row_shape("shop.public.orders", "shop", "public", "orders", columns, [0])
+    return row_shape("shop.public.orders", "shop", "public", "orders", columns, [0], "shop")
 
 
 def _key(converter: AvroConverter, shape: RowShape, memory: _Memory) -> bytes | None:

@@ -21,6 +21,7 @@ from cdc.plugin import (
     Connector,
     ConnectorConfig,
     Converter,
+    Encoder,
     KeyEncoder,
     KeyMemory,
     SinkConnector,
@@ -29,7 +30,7 @@ from cdc.plugin import (
     TaskContext,
     ValueEncoder,
 )
-from cdc.record import RowShape
+from cdc.record import RowShape, Schema
 
 
 class SleeperConfig(ConnectorConfig):
@@ -116,6 +117,9 @@ class PlainConverter(Converter):
         raise NotImplementedError
 
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
+        raise NotImplementedError
+
+    def encoder(self, topic: str, schema: Schema | None) -> Encoder:
         raise NotImplementedError
 
 

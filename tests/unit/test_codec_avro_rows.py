@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.codec.avro_binary import long_bytes, zero
-from cdc.codec.avro_rows import SourceConstants, compile_key, compile_value
+from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import avro_schema
 from cdc.codec.connect_json import value_from_json
 from cdc.codec.envelope import row_shape
@@ -25,7 +25,7 @@ from cdc.errors import DataError
 from cdc.postgres.types import PgType, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, UNCHANGED, Column, RawRow, RowChange, RowShape, Transaction
 
-SOURCE = SourceConstants("9.9.9", "shop")
+VERSION = "9.9.9"
 NOW = 1_760_000_000_123_456
 CATALOG = {16410: PgType(16410, "mood", "public", "e", labels=("sad", "ok"))}
 
@@ -46,7 +46,7 @@ def _column(
 
 
 def _shape(columns: Sequence[Column], key: Sequence[int] = (0,)) -> RowShape:
-    return row_shape("shop.public.orders", "shop", "public", "orders", columns, key)
+    return row_shape("shop.public.orders", "shop", "public", "orders", columns, key, "shop")
 
 
 def _tx(xid: int | None = 777, last: int | None = 123) -> Transaction:
@@ -237,7 +237,7 @@ def test_bytes_are_fastavros(
 ) -> None:
     columns, rows = table
     shape = _shape(columns, ())
-    encode = compile_value(shape, 2, SOURCE)
+    encode = compile_value(shape, 2, VERSION)
     tx = _tx(data.draw(st.none() | st.integers(3, 2**32 - 1)), data.draw(st.none() | st.integers(0, 2**63 - 1)))
     for texts in rows:
         row: RawRow = [None if text is None else text.encode() for text in texts]
@@ -274,16 +274,16 @@ def test_garbage_is_refused_with_its_column_or_read_as_the_reference_reads_it(
         reader(columns[1].kind, columns[1].params)(text)
     except ValueError:
         with pytest.raises(DataError, match=r"shop\.public\.orders: column 'strange' of type"):
-            compile_value(shape, 2, SOURCE)(change, NOW)
+            compile_value(shape, 2, VERSION)(change, NOW)
     else:
-        assert compile_value(shape, 2, SOURCE)(change, NOW) == b"\x00\x00\x00\x00\x02" + _by_fastavro(change)
+        assert compile_value(shape, 2, VERSION)(change, NOW) == b"\x00\x00\x00\x00\x02" + _by_fastavro(change)
 
 
 @pytest.mark.parametrize("text", [b"1_0", b" 1", b"+1", b"0x1", b"99999999999", b"1.0", b"", "٣".encode()])
 def test_what_python_would_take_for_an_integer_is_refused(text: bytes) -> None:
     shape = _shape([_column("id", 23)])
     with pytest.raises(DataError, match="column 'id' of type int32"):
-        compile_value(shape, 2, SOURCE)(_change(shape, "c", after=[text]), NOW)
+        compile_value(shape, 2, VERSION)(_change(shape, "c", after=[text]), NOW)
     with pytest.raises(DataError, match="column 'id' of type int32"):
         compile_key(shape, 1)(_change(shape, "c", after=[text]))
 
@@ -303,7 +303,7 @@ def test_null_of_a_nullable_column_with_a_default_stays_null() -> None:
     ]
     shape = _shape(columns)
     value = _read(
-        shape, compile_value(shape, 2, SOURCE)(_change(shape, "c", after=[b"1", None, None, None, None]), NOW)
+        shape, compile_value(shape, 2, VERSION)(_change(shape, "c", after=[b"1", None, None, None, None]), NOW)
     )
     assert value["after"] == {"id": 1, "i": None, "t": None, "d": None, "f": None}
 
@@ -325,7 +325,7 @@ def test_old_row_with_the_key_alone_is_filled_as_debezium_fills_it() -> None:
     ]
     shape = _shape(columns)
     change = _change(shape, "d", before=[b"7", *[None] * 11])
-    before = _read(shape, compile_value(shape, 2, SOURCE)(change, NOW))["before"]
+    before = _read(shape, compile_value(shape, 2, VERSION)(change, NOW))["before"]
     assert before == {
         "id": 7,
         "a": "",
@@ -347,7 +347,7 @@ def test_unchanged_columns_are_filled_and_named() -> None:
     columns = [_column("id", 23), _column("big", 25, optional=True), _column("more", 3802, default="'{}'::jsonb")]
     shape = _shape(columns)
     change = _change(shape, "u", after=[b"1", UNCHANGED, UNCHANGED], unknown=["big", "more"], headers=[("x", b"y")])
-    encode = compile_value(shape, 2, SOURCE)
+    encode = compile_value(shape, 2, VERSION)
     assert _read(shape, encode(change, NOW))["after"] == {"id": 1, "big": None, "more": ""}
     encode(change, NOW)
     assert list(change.headers) == [("x", b"y"), ("cdc.unknown", b'["big","more"]')]
@@ -358,7 +358,7 @@ def test_inexact_values_of_the_new_row_are_told_in_a_header() -> None:
     shape = _shape(columns)
     row = [b"1", b"1.50", b"NaN", b"infinity"]
     change = _change(shape, "u", before=row, after=row)
-    value = _read(shape, compile_value(shape, 2, SOURCE)(change, NOW))
+    value = _read(shape, compile_value(shape, 2, VERSION)(change, NOW))
     assert value["after"]["n"] == {"scale": 1, "value": b"\x0f"}
     assert value["after"]["żółw"] == {"scale": 0, "value": b"\x00"}
     assert value["after"]["d"] == 2**31 - 1
@@ -368,7 +368,7 @@ def test_inexact_values_of_the_new_row_are_told_in_a_header() -> None:
 def test_inexact_values_of_the_old_row_are_not() -> None:
     shape = _shape([_column("id", 23), _column("n", 1700, optional=True)])
     change = _change(shape, "d", before=[b"1", b"1.50"])
-    compile_value(shape, 2, SOURCE)(change, NOW)
+    compile_value(shape, 2, VERSION)(change, NOW)
     assert change.headers == ()
 
 
@@ -376,14 +376,14 @@ def test_inexact_values_of_the_old_row_are_not() -> None:
 def test_null_from_before_the_column_was_not_null(oid: int) -> None:
     shape = _shape([_column("id", 23), _column("late", oid)])
     change = _change(shape, "c", after=[b"1", None])
-    value = _read(shape, compile_value(shape, 2, SOURCE)(change, NOW))
+    value = _read(shape, compile_value(shape, 2, VERSION)(change, NOW))
     assert value["after"]["late"] == zero(shape.columns[1].schema)
     assert list(change.headers) == [("cdc.text", b'{"late":null}')]
 
 
 def test_tombstones_truncates_and_keyless_tables() -> None:
     shape = _shape([_column("id", 23)])
-    encode = compile_value(shape, 2, SOURCE)
+    encode = compile_value(shape, 2, VERSION)
     assert encode(_change(shape, "", before=[b"1"]), NOW) is None
     truncate = RowChange(shape, "t", None, None, None, _tx(), 1, 0, 0, broadcast=True)
     assert encode(truncate, NOW) == b"\x00\x00\x00\x00\x02" + _by_fastavro(truncate)
@@ -395,7 +395,7 @@ def test_tombstones_truncates_and_keyless_tables() -> None:
 
 def test_transactions_do_not_mix() -> None:
     shape, other = _shape([_column("id", 23)]), _shape([_column("id", 20)])
-    encoders = {shape: compile_value(shape, 2, SOURCE), other: compile_value(other, 3, SOURCE)}
+    encoders = {shape: compile_value(shape, 2, VERSION), other: compile_value(other, 3, VERSION)}
     one, two = _tx(1, None), _tx(2, 99)
     for tx in (one, two, one):
         for which, encode in encoders.items():
@@ -459,7 +459,7 @@ def test_a_row_of_another_width_is_refused() -> None:
     shape = _shape([_column("id", 23), _column("v", 25)])
     change = _change(shape, "c", after=[b"1"])
     with pytest.raises(DataError, match="1 values where the table has 2 columns"):
-        compile_value(shape, 2, SOURCE)(change, NOW)
+        compile_value(shape, 2, VERSION)(change, NOW)
     with pytest.raises(DataError, match="1 values where the table has 2 columns"):
         compile_key(shape, 1)(change)
 
@@ -481,7 +481,7 @@ def test_integers_at_the_edges(bits: int) -> None:
 
 def test_many_dates_do_not_fill_the_memory() -> None:
     shape = _shape([_column("d", 1082, optional=True)])
-    encode = compile_value(shape, 2, SOURCE)
+    encode = compile_value(shape, 2, VERSION)
     day = date(1900, 1, 1)
     for step in range(10_000):
         day += timedelta(days=1)

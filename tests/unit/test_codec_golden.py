@@ -72,7 +72,7 @@ def _shape(scenario: str, table: str) -> RowShape:
         columns.append(Column(name, schema, mapping.kind, mapping.params))
     names = [column.name for column in columns]
     key = [names.index(name) for name in told["key"]]
-    return row_shape(f"{scenario}.{table}", "golden", *table.split("."), columns, key)
+    return row_shape(f"{scenario}.{table}", "golden", *table.split("."), columns, key, scenario)
 
 
 @cache

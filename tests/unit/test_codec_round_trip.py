@@ -12,7 +12,7 @@ import pytest
 
 from cdc.codec import canonical
 from cdc.codec.avro_fields import compile_fields
-from cdc.codec.avro_rows import SourceConstants, compile_value
+from cdc.codec.avro_rows import compile_value
 from cdc.codec.connect_avro import avro_text
 from cdc.codec.envelope import row_shape
 from cdc.mirror.rows import exactly
@@ -29,10 +29,10 @@ def _field(oid: int, typmod: int, text: str | None, logical_types: Any = True, *
         Column("id", id_mapping.schema, id_mapping.kind),
         Column("v", mapping.schema, mapping.kind, mapping.params),
     ]
-    shape = row_shape("t.public.x", "d", "public", "x", columns, [0])
+    shape = row_shape("t.public.x", "d", "public", "x", columns, [0], "t")
     row = [b"1", None if text is None else text.encode()]
     change = RowChange(shape, "c", row, None, row, Transaction(1, 2, 3, 4, None), 5, 0, 0)
-    data = compile_value(shape, 1, SourceConstants("1", "t"))(change, 6)
+    data = compile_value(shape, 1, "1")(change, 6)
     plan = compile_fields(avro_text(shape.envelope_schema, logical_types=logical_types))
     assert data is not None
     fields, nulls = plan.decode(data, 5)

@@ -105,7 +105,7 @@ def _column(name: str, oid: int, typmod: int = -1, *, optional: bool = False, de
 
 
 def _shape(*columns: Column, key: tuple[int, ...] = (0,), topic: str = "shop.public.orders") -> RowShape:
-    return row_shape(topic, "shopdb", "public", "orders", columns, key)
+    return row_shape(topic, "shopdb", "public", "orders", columns, key, topic.removesuffix(".public.orders"))
 
 
 def _change(shape: RowShape, *row: bytes | None) -> RowChange:
