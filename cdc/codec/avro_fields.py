@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cdc.codec import canonical_values
-from cdc.codec.avro_json import read_length, read_long, skipper, value_reader
+from cdc.codec.avro_json import skipper, value_reader
 from cdc.codec.avro_schema import Node, parse_schema
+from cdc.codec.avro_varint import read_length, read_long
 from cdc.errors import DataError
 
 __all__ = ["Decode", "DecodeKey", "FieldsPlan", "KeyPlan", "compile_fields", "compile_key"]

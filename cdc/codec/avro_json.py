@@ -1,4 +1,4 @@
-"""Readers of single Avro values at a place in a buffer: varints, whole values, nested values as JSON.
+"""Readers of single Avro values at a place in a buffer: whole values, nested values as JSON.
 
 For what is too rare or too varied to be worth generated code (`cdc.codec.avro_fields`). Every reader takes ``(buf, p)``
 and returns the value and the place behind it. A reader may return a place behind the end of the buffer; whoever
@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from cdc.codec.avro_schema import VARIABLE_SCALE_DECIMAL, Node
+from cdc.codec.avro_structures import whole_text
+from cdc.codec.avro_varint import read_block, read_length, read_long
 from cdc.codec.canonical import json_string
 from cdc.codec.canonical_values import unscaled_text
 
-__all__ = ["json_reader", "read_length", "read_long", "skipper", "value_reader"]
+__all__ = ["json_reader", "skipper", "value_reader"]
 
 _NOT_NUMBERS: Final = frozenset({b"NaN", b"Infinity", b"-Infinity"})
 _BOOLS: Final = (False, True)
@@ -25,78 +27,6 @@ _double: Final = struct.Struct("<d").unpack_from
 Reader = Callable[[bytes, int], "tuple[bytes, int]"]
 JsonReader = Callable[[bytes, int], "tuple[str, int]"]
 Skipper = Callable[[bytes, int], int]
-
-
-def read_long(buf: bytes, p: int) -> tuple[int, int]:
-    """A zigzag varint of up to 64 bits. Unrolled: it is the slowest step of a row."""
-    b = buf[p]
-    if b < 128:
-        return (b >> 1) ^ -(b & 1), p + 1
-    n = b & 127
-    b = buf[p + 1]
-    if b < 128:
-        n |= b << 7
-        return (n >> 1) ^ -(n & 1), p + 2
-    n |= (b & 127) << 7
-    b = buf[p + 2]
-    if b < 128:
-        n |= b << 14
-        return (n >> 1) ^ -(n & 1), p + 3
-    n |= (b & 127) << 14
-    b = buf[p + 3]
-    if b < 128:
-        n |= b << 21
-        return (n >> 1) ^ -(n & 1), p + 4
-    n |= (b & 127) << 21
-    b = buf[p + 4]
-    if b < 128:
-        n |= b << 28
-        return (n >> 1) ^ -(n & 1), p + 5
-    n |= (b & 127) << 28
-    b = buf[p + 5]
-    if b < 128:
-        n |= b << 35
-        return (n >> 1) ^ -(n & 1), p + 6
-    n |= (b & 127) << 35
-    b = buf[p + 6]
-    if b < 128:
-        n |= b << 42
-        return (n >> 1) ^ -(n & 1), p + 7
-    n |= (b & 127) << 42
-    b = buf[p + 7]
-    if b < 128:
-        n |= b << 49
-        return (n >> 1) ^ -(n & 1), p + 8
-    n |= (b & 127) << 49
-    b = buf[p + 8]
-    if b < 128:
-        n |= b << 56
-        return (n >> 1) ^ -(n & 1), p + 9
-    n |= (b & 127) << 56
-    b = buf[p + 9]
-    if b > 1:
-        raise ValueError("a number of more than 64 bits")
-    n |= b << 63
-    return (n >> 1) ^ -(n & 1), p + 10
-
-
-def read_length(buf: bytes, p: int) -> tuple[int, int]:
-    """The length of a text or of bytes, all of which must be there."""
-    n, p = read_long(buf, p)
-    if n < 0 or n > len(buf) - p:
-        raise ValueError(f"a length of {n} with {len(buf) - p} bytes left")
-    return n, p
-
-
-def _block(buf: bytes, p: int) -> tuple[int, int]:
-    """How many items the next block of an array or map has; 0 at its end."""
-    n, p = read_long(buf, p)
-    if n < 0:
-        n = -n
-        _, p = read_long(buf, p)
-    if n > len(buf) - p:
-        raise ValueError(f"{n} items in {len(buf) - p} bytes")
-    return n, p
 
 
 def _advanced(size: int, count: int) -> None:
@@ -110,6 +40,8 @@ def value_reader(node: Node) -> Reader:
     text = node.text
     if node.connect_name == VARIABLE_SCALE_DECIMAL:
         return _variable_scale
+    if node.whole:
+        return whole_text(node)
     if node.type == "enum":
         return lambda buf, p: _enum(buf, p, node.symbols)
     if text is None:
@@ -182,12 +114,12 @@ def json_reader(node: Node, depth: int = 0) -> JsonReader:
             return branches[index](buf, p)
 
         return union
-    if node.type == "array" and node.items is not None:
+    if node.type == "array" and node.items is not None and not node.whole:
         item = json_reader(node.items, depth + 1)
         return lambda buf, p: _items(buf, p, item)
     if node.type == "map" and node.items is not None:
         return _map(json_reader(node.items, depth + 1))
-    if node.type == "record" and node.connect_name != VARIABLE_SCALE_DECIMAL:
+    if node.type == "record" and not node.whole:
         return _record([(json_string(name.encode()), json_reader(part, depth + 1)) for name, part in node.fields])
     read, bare = value_reader(node), node.bare
 
@@ -200,14 +132,14 @@ def json_reader(node: Node, depth: int = 0) -> JsonReader:
 
 def _items(buf: bytes, p: int, item: JsonReader) -> tuple[str, int]:
     out: list[str] = []
-    count, p = _block(buf, p)
+    count, p = read_block(buf, p)
     while count:
         begin = p
         for _ in range(count):
             value, p = item(buf, p)
             out.append(value)
         _advanced(p - begin, count)
-        count, p = _block(buf, p)
+        count, p = read_block(buf, p)
     return f"[{','.join(out)}]", p
 
 
@@ -269,13 +201,13 @@ def skipper(node: Node, depth: int = 0) -> Skipper:
         item = _all([text, item])
 
     def items(buf: bytes, p: int) -> int:
-        count, p = _block(buf, p)
+        count, p = read_block(buf, p)
         while count:
             begin = p
             for _ in range(count):
                 p = item(buf, p)
             _advanced(p - begin, count)
-            count, p = _block(buf, p)
+            count, p = read_block(buf, p)
         return p
 
     return items

@@ -21,6 +21,16 @@ __all__ = ["VARIABLE_SCALE_DECIMAL", "Node", "parse_schema"]
 Text = Callable[[Any], bytes]
 
 VARIABLE_SCALE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
+_STRUCTURES: Final[Mapping[str, str]] = {
+    VARIABLE_SCALE_DECIMAL: "numeric",
+    "io.debezium.data.geometry.Point": "point",
+    "io.debezium.data.geometry.Geometry": "geometry",
+    "io.debezium.data.geometry.Geography": "geography",
+    "io.debezium.data.DoubleVector": "vector",
+    "io.debezium.data.FloatVector": "halfvec",
+    "io.debezium.data.SparseDoubleVector": "sparsevec",
+}
+"""Records and arrays of Debezium's that are one value of Postgres's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +39,7 @@ class Node:
 
     ``text`` makes the canonical text of a value as Avro holds it (text as UTF-8 bytes); ``None`` for the types that are
     read into JSON. ``kind`` is the name of the type for `cdc.codec.canonical.from_postgres`. ``bare`` values stand in
-    JSON without quotes, if finite.
+    JSON without quotes, if finite. ``whole`` is a record or an array that is one value of Postgres's, such as a point.
     """
 
     type: str
@@ -44,6 +54,10 @@ class Node:
     size: int = 0
     items: Node | None = None
     """Of arrays the elements, of maps the values."""
+
+    @property
+    def whole(self) -> bool:
+        return self.connect_name in _STRUCTURES and self.type in ("record", "array")
 
 
 def parse_schema(text: str) -> Node:
@@ -81,6 +95,11 @@ _CONNECT: Final[Mapping[tuple[str, str], tuple[str, Text]]] = {
     ("io.debezium.time.MicroDuration", "long"): ("interval", values.duration_text),
     ("io.debezium.time.NanoDuration", "long"): ("interval", values.nano_duration_text),
     ("io.debezium.time.Interval", "string"): ("interval", values.interval_text),
+    ("io.debezium.data.Json", "string"): ("json", values.same_text),
+    ("io.debezium.data.Uuid", "string"): ("uuid", values.same_text),
+    ("io.debezium.data.Xml", "string"): ("xml", values.same_text),
+    ("io.debezium.data.Ltree", "string"): ("ltree", values.same_text),
+    ("io.debezium.data.Tsvector", "string"): ("tsvector", values.same_text),
     # Debezium writes Postgres's date, time and timestamp so with time.precision.mode=connect: no zone
     ("org.apache.kafka.connect.data.Date", "int"): ("date", values.date_text),
     ("org.apache.kafka.connect.data.Time", "int"): ("time", values.milli_time_text),
@@ -116,9 +135,11 @@ class _Parser:
         if kind == "array":
             items = self.node(schema["items"], namespace)
             element = next((branch for branch in items.branches if branch.type != "null"), items)
-            return Node("array", connect_name=_connect_name(schema), kind=f"{element.kind}[]", items=items)
+            name = _connect_name(schema)
+            return Node("array", connect_name=name, kind=_STRUCTURES.get(name, f"{element.kind}[]"), items=items)
         if kind == "map":
-            return Node("map", connect_name=_connect_name(schema), items=self.node(schema["values"], namespace))
+            values_ = self.node(schema["values"], namespace)
+            return Node("map", connect_name=_connect_name(schema), kind="hstore", items=values_)
         if kind in ("record", "error", "enum", "fixed"):
             return self._define(kind, schema, namespace)
         return self._reference(kind, schema, namespace)
@@ -160,8 +181,8 @@ class _Parser:
                 node.kind, node.text = "bytea", values.base64_text
         else:
             node.fields = [(field["name"], self.node(field["type"], namespace)) for field in schema["fields"]]
-            if node.connect_name == VARIABLE_SCALE_DECIMAL:
-                node.kind, node.bare = "numeric", True
+            node.kind = _STRUCTURES.get(node.connect_name, "text")
+            node.bare = node.connect_name == VARIABLE_SCALE_DECIMAL
         return node
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc.codec.inexact import Inexact, quoted
+from cdc.codec.literals import Nested, array_text, parse_array
 
 __all__ = ["array", "base64_text", "raw_bytes", "utf8", "uuid"]
 
@@ -66,14 +67,25 @@ def base64_text(form: str) -> Reader:
     return lambda text: encode(to_bytes(text))
 
 
-def array(element: Callable[[bytes], Any], optional: bool, delimiter: str = ",") -> Reader:
+def array(
+    element: Callable[[bytes], Any], optional: bool, delimiter: str = ",", restate: Reader | None = None
+) -> Reader:
     """A one-dimensional array → list of what ``element`` reads.
 
     Inexact: other dimensions than one, lower bounds other than 1, NULL where the element schema is not ``optional``, an
     element that is inexact itself. `ValueError` for text that is not an array's.
+
+    The exact text has elements as text of the schema's type, with commas between them: where the type's own
+    ``delimiter`` is another, and where ``restate`` makes such text from Postgres's, it is another text than Postgres's.
     """
     mark = delimiter.encode()
     tokens = _ELEMENT if mark == b"," else re.compile(_ELEMENT.pattern.replace(b",", re.escape(mark)), re.DOTALL)
+
+    def exact_text(text: bytes) -> str:
+        if restate is not None or mark != b",":
+            bounds, nested = parse_array(text, delimiter)
+            text = array_text(bounds, nested if restate is None else _restated(nested, restate))
+        return text.decode("utf-8")
 
     def read(text: bytes) -> Any:
         bounds = _BOUNDS.match(text)
@@ -82,18 +94,25 @@ def array(element: Callable[[bytes], Any], optional: bool, delimiter: str = ",")
             raise ValueError(f"not an array: {quoted(text)}")
         inner = body[1:-1]
         if inner[:1] == b"{":
-            return Inexact(None, text.decode("utf-8"))
+            return Inexact(None, exact_text(text))
         exact, values = bounds is None, []
         for item in _split(inner, mark, tokens) if inner else ():
             value = None if item is None else element(item)
             if isinstance(value, Inexact):
                 exact, value = False, value.fallback
             if value is None and not optional:
-                return Inexact(None, text.decode("utf-8"))
+                return Inexact(None, exact_text(text))
             values.append(value)
-        return values if exact else Inexact(values, text.decode("utf-8"))
+        return values if exact else Inexact(values, exact_text(text))
 
     return read
+
+
+def _restated(nested: list[Nested], restate: Reader) -> list[Nested]:
+    return [
+        _restated(item, restate) if isinstance(item, list) else None if item is None else restate(item)
+        for item in nested
+    ]
 
 
 def _split(inner: bytes, mark: bytes, tokens: re.Pattern[bytes]) -> list[bytes | None]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cdc.codec import numbers, temporal, texts
+from cdc.codec import numbers, structures, temporal, texts
 from cdc.codec.inexact import Inexact
 
 __all__ = ["KINDS", "Inexact", "Kind", "Reader", "reader", "wire_reader"]
@@ -36,8 +36,13 @@ class Kind:
     utf8: bool = False
 
 
+_RESTATED: Final = frozenset({"char", "hstore_json"})
+"""Kinds of text that is not Postgres's: what their schema calls a value is the text that they are written as."""
+
+
 def _array(kind: str, params: tuple[Any, ...], optional: bool, delimiter: str = ",") -> Reader:
-    return texts.array(reader(kind, params), optional, delimiter)
+    restate = wire_reader(kind, params) if kind in _RESTATED else None
+    return texts.array(reader(kind, params), optional, delimiter, restate)
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -58,6 +63,7 @@ KINDS: Final[dict[str, Kind]] = {
     "bit": Kind(numbers.single_bit),
     "bits": Kind(numbers.bits),  # length, varying
     "text": Kind(texts.utf8, utf8=True),
+    "char": Kind(structures.internal_char, utf8=True),
     "uuid": Kind(texts.uuid, utf8=True),
     "bytes": Kind(texts.raw_bytes),
     "bytes_text": Kind(texts.base64_text, utf8=True),  # base64, base64-url-safe or hex
@@ -71,6 +77,13 @@ KINDS: Final[dict[str, Kind]] = {
     "zoned_time": Kind(temporal.zoned_time, utf8=True),
     "interval_us": Kind(temporal.interval_us),
     "interval_iso": Kind(temporal.interval_iso, utf8=True),
+    "hstore_json": Kind(structures.hstore_json, utf8=True),
+    "hstore_map": Kind(structures.hstore_map),
+    "composite": Kind(structures.composite, utf8=True),  # canonical type
+    "point": Kind(structures.point),
+    "geometry": Kind(structures.geometry),
+    "vector": Kind(structures.vector),  # bits of an element
+    "sparse_vector": Kind(structures.sparse_vector),
     "array": Kind(_array),  # kind and params of the elements, whether they may be NULL, delimiter
 }
 

@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from cdc.postgres.connection import Connection, translate
+from cdc.postgres.pg_type import PgType
 from cdc.postgres.pgoutput import parse_lsn
-from cdc.postgres.types import PgType
 
 __all__ = [
     "ColumnInfo",
@@ -108,11 +108,16 @@ from pg_index i where i.indrelid = {oid} and (i.indisprimary or i.indisreplident
 """
 
 _TYPES = """
-select t.oid, t.typname, n.nspname, t.typtype, t.typelem, t.typbasetype, t.typtypmod, t.typcategory,
-       array(select e.enumlabel from pg_enum e where e.enumtypid = t.oid order by e.enumsortorder)::text[]
-from pg_type t join pg_namespace n on n.oid = t.typnamespace
+select t.oid, t.typname, n.nspname, t.typtype,
+       case when e.typarray = t.oid then e.oid else 0 end, t.typbasetype, t.typtypmod, t.typdelim,
+       array(select l.enumlabel from pg_enum l where l.enumtypid = t.oid order by l.enumsortorder)::text[],
+       array(select a.attname from pg_attribute a where {attributes} order by a.attnum)::text[],
+       array(select a.atttypid from pg_attribute a where {attributes} order by a.attnum)::int8[],
+       array(select a.atttypmod from pg_attribute a where {attributes} order by a.attnum)
+from pg_type t join pg_namespace n on n.oid = t.typnamespace left join pg_type e on e.oid = t.typelem
 where t.oid = any({oids})
 """
+_ATTRIBUTES = "t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped"
 
 _SLOT = """
 select s.slot_name, s.plugin, s.slot_type, s.database, s.active_pid, s.restart_lsn, s.confirmed_flush_lsn, s.wal_status,
@@ -168,23 +173,26 @@ def read_table(connection: Connection, oid: int) -> TableInfo | None:
 
 
 def read_types(connection: Connection, oids: Iterable[int]) -> dict[int, PgType]:
-    """The types with these OIDs, and all that they are made of (elements, bases)."""
+    """The types with these OIDs, and all that they are made of (elements, bases, attributes)."""
     found: dict[int, PgType] = {}
     wanted = set(oids)
     while wanted:
-        rows = _all(connection, sql.SQL(_TYPES).format(oids=sql.Literal(sorted(wanted))), "reading types")
+        query = sql.SQL(_TYPES).format(oids=sql.Literal(sorted(wanted)), attributes=sql.SQL(_ATTRIBUTES))
+        rows = _all(connection, query, "reading types")
         for row in rows:
             found[row[0]] = PgType(
                 oid=row[0],
                 name=row[1],
                 namespace=row[2],
                 typtype=row[3],
-                element=row[4] if row[7] == "A" else 0,
+                element=row[4],
                 base=row[5],
                 base_typmod=row[6],
+                delimiter=row[7],
                 labels=tuple(row[8]),
+                attributes=tuple(zip(row[9], row[10], row[11], strict=True)),
             )
-        parts = {part for row in rows for part in (row[4], row[5]) if part}
+        parts = {part for row in rows for part in (row[4], row[5], *row[10]) if part}
         wanted = parts - found.keys()
         if not rows:
             break

@@ -6,7 +6,8 @@ text: its Postgres text in a plain string, never left out.
 Differs from Debezium, on purpose (it would spoil the value, or plain Avro readers would refuse the schema):
 
 * ``numeric(p, -s)`` is a decimal of scale 0 and precision p + s, ``numeric(p, s)`` with s > p has precision s;
-* arrays of bit, money, interval, name, xml, ranges, composites and enums are arrays of their elements' schema;
+* arrays of all types are arrays of their elements' schema; hstore elements are JSON texts in both modes;
+* composites, and arrays of them, are JSON text, which Debezium leaves out;
 * ``name`` is text in the stream too; a domain over an enum or an array is what it is over.
 """
 
@@ -17,28 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cdc.codec.defaults import constant_default
+from cdc.postgres.pg_type import PgType, canonical_type, has_row
 from cdc.record import NO_DEFAULT, Field, Schema
 
 __all__ = ["PgType", "TypeMapping", "TypeModes", "default_value", "resolve"]
-
-
-@dataclass(frozen=True, slots=True)
-class PgType:
-    """A row of ``pg_type``.
-
-    ``typtype`` is ``b`` base, ``e`` enum, ``d`` domain, ``c`` composite, ``r`` range, ``m`` multirange. ``element``
-    is the element type of a true array, else 0; ``base`` and ``base_typmod`` are a domain's;
-    ``labels`` an enum's, in their order.
-    """
-
-    oid: int
-    name: str
-    namespace: str
-    typtype: str
-    element: int = 0
-    base: int = 0
-    base_typmod: int = -1
-    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +58,35 @@ _Rule = Callable[[int, TypeModes], TypeMapping]
 
 _TEXT: Final = TypeMapping(Schema("string"), "text")
 _DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
+_JSON_TEXT: Final = Schema("string", name="io.debezium.data.Json", version=1)
 _VARIABLE_DECIMAL: Final = Schema(
     "struct",
     name="io.debezium.data.VariableScaleDecimal",
     version=1,
     doc="Variable scaled decimal",
     fields=(Field("scale", Schema("int32")), Field("value", Schema("bytes"))),
+)
+_POINT: Final = Schema(
+    "struct",
+    name="io.debezium.data.geometry.Point",
+    version=1,
+    doc="Geometry (POINT)",
+    fields=(
+        Field("x", Schema("float64")),
+        Field("y", Schema("float64")),
+        Field("wkb", Schema("bytes", optional=True)),
+        Field("srid", Schema("int32", optional=True)),
+    ),
+)
+_SPARSE_VECTOR: Final = Schema(
+    "struct",
+    name="io.debezium.data.SparseDoubleVector",
+    version=1,
+    doc="Sparse double vector",
+    fields=(
+        Field("dimensions", Schema("int16")),
+        Field("vector", Schema("map", keys=Schema("int16"), values=Schema("float64"))),
+    ),
 )
 
 
@@ -104,11 +110,16 @@ def resolve(oid: int, typmod: int, catalog: Mapping[int, PgType], modes: TypeMod
         return replace(resolve(pg_type.base, base_typmod, catalog, modes), has_default=False)
     if pg_type.typtype == "e":
         return _enum(pg_type)
+    if has_row(type_ := canonical_type(oid, typmod, catalog)):
+        return TypeMapping(_JSON_TEXT, "composite", (type_,))
     if pg_type.element:
-        if not _has_comma(pg_type.element, catalog):
-            return _TEXT
-        return _array_of(resolve(pg_type.element, typmod, catalog, modes))
-    return _BY_NAME.get(pg_type.name, _TEXT) if pg_type.typtype == "b" else _TEXT
+        element_type = catalog.get(pg_type.element)
+        element_modes = replace(modes, hstore="json")  # each element is one text, as all arrays' in the canonical form
+        delimiter = element_type.delimiter if element_type else ","
+        return _array_of(resolve(pg_type.element, typmod, catalog, element_modes), delimiter)
+    if pg_type.typtype != "b":
+        return _TEXT
+    return _hstore(modes) if pg_type.name == "hstore" else _BY_NAME.get(pg_type.name, _TEXT)
 
 
 def default_value(expression: str, mapping: TypeMapping) -> Any:
@@ -118,22 +129,18 @@ def default_value(expression: str, mapping: TypeMapping) -> Any:
     return constant_default(expression, mapping.schema, mapping.kind, mapping.params)
 
 
-def _has_comma(oid: int, catalog: Mapping[int, PgType]) -> bool:
-    """Whether arrays of a type are known to be written with commas (those of ``box`` and PostGIS are not)."""
-    if oid in _BUILT_IN or oid in _ARRAYS:
-        return True
-    pg_type = catalog.get(oid)
-    if pg_type is None:
-        return False
-    if pg_type.typtype == "d":
-        return _has_comma(pg_type.base, catalog)
-    return pg_type.typtype != "b" or pg_type.element != 0 or pg_type.name in _BY_NAME
-
-
-def _array_of(element: TypeMapping) -> TypeMapping:
+def _array_of(element: TypeMapping, delimiter: str = ",") -> TypeMapping:
     optional = element.schema.name != "io.debezium.data.Enum"  # Debezium's elements of enum arrays are required
     schema = Schema("array", values=replace(element.schema, optional=optional))
-    return TypeMapping(schema, "array", (element.kind, element.params, optional))
+    params = (element.kind, element.params, optional)
+    return TypeMapping(schema, "array", params if delimiter == "," else (*params, delimiter))
+
+
+def _hstore(modes: TypeModes) -> TypeMapping:
+    if modes.hstore == "map":
+        schema = Schema("map", keys=Schema("string"), values=Schema("string", optional=True))
+        return TypeMapping(schema, "hstore_map")
+    return TypeMapping(_JSON_TEXT, "hstore_json")
 
 
 def _enum(pg_type: PgType) -> TypeMapping:
@@ -246,7 +253,7 @@ _JSON: Final = _fixed(_plain("string", "text", "io.debezium.data.Json"))
 _BUILT_IN: Final[dict[int, _Rule]] = {
     16: _fixed(_plain("boolean", "boolean")),
     17: _bytea,
-    18: _BARE_STRING,  # "char"
+    18: _fixed(TypeMapping(Schema("string"), "char")),
     19: _BARE_STRING,  # name
     20: _fixed(_plain("int64", "int64")),
     21: _fixed(_plain("int16", "int16")),
@@ -257,6 +264,7 @@ _BUILT_IN: Final[dict[int, _Rule]] = {
     30: _BARE_STRING,  # oidvector
     114: _JSON,
     142: _fixed(_plain("string", "text", "io.debezium.data.Xml")),
+    600: _fixed(TypeMapping(_POINT, "point")),
     650: _BARE_STRING,  # cidr
     700: _fixed(_plain("float32", "float32")),
     701: _fixed(_plain("float64", "float64")),
@@ -296,6 +304,7 @@ _ARRAYS: Final = {
     1000: 16,
     1001: 17,
     1002: 18,
+    1017: 600,
     1003: 19,
     1005: 21,
     1007: 23,
@@ -329,8 +338,26 @@ _ARRAYS: Final = {
 }
 """OID of a built-in array → OID of its elements."""
 
+_GEOMETRY_FIELDS: Final = (Field("wkb", Schema("bytes")), Field("srid", Schema("int32", optional=True)))
+
+
+def _geometry(name: str) -> TypeMapping:
+    schema = Schema("struct", name=f"io.debezium.data.geometry.{name}", version=1, doc=name, fields=_GEOMETRY_FIELDS)
+    return TypeMapping(schema, "geometry")
+
+
+def _vector(element: str, name: str, width: int) -> TypeMapping:
+    schema = Schema("array", name=f"io.debezium.data.{name}", version=1, values=Schema(element))
+    return TypeMapping(schema, "vector", (width,))
+
+
 _BY_NAME: Final = {
     "citext": _TEXT,
     "ltree": TypeMapping(Schema("string", name="io.debezium.data.Ltree", version=1), "text"),
+    "vector": _vector("float64", "DoubleVector", 64),
+    "halfvec": _vector("float32", "FloatVector", 32),
+    "sparsevec": TypeMapping(_SPARSE_VECTOR, "sparse_vector"),
+    "geometry": _geometry("Geometry"),
+    "geography": _geometry("Geography"),
 }
 """Base types of extensions, whose OIDs differ from database to database."""

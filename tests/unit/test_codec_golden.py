@@ -31,7 +31,6 @@ SCHEMAS_DIFFER = {
     "defaults:g": "generated columns are in Debezium's snapshot only",
     "types_text:vc_nn": "a quote within a default is kept",
     "types_json_uuid_xml:tsq": "not left out",
-    "types_network_geometry:p": "points are text for now",
     **dict.fromkeys((f"types_network_geometry:{name}" for name in ("b", "l", "s", "pa", "po", "ci")), "not left out"),
     **dict.fromkeys(
         (f"unknown_types:{name}" for name in ("p", "mr", "q", "l", "jp", "xi", "rc", "ma", "ia", "na", "pa")),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.codec.canonical import RowOf
 from cdc.codec.inexact import Inexact
 from cdc.codec.values import KINDS, reader, wire_reader
 
@@ -259,7 +260,7 @@ def test_garbage_is_never_accepted_blindly(kind: str) -> None:
     params: dict[str, tuple[Any, ...]] = {
         "decimal": (2,), "money": (2,), "money_text": (2,), "money_double": (2,), "bits": (4, False),
         "bytes_text": ("hex",), "time": ("us",), "timestamp": ("us",), "zoned_timestamp": (6,),
-        "array": ("int32", (), True),
+        "array": ("int32", (), True), "composite": (RowOf(()),), "vector": (64,),
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"\w"):
         wire_reader(kind, params.get(kind, ()))(b"\xff\xfe")

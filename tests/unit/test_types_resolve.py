@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cdc.codec.connect_avro import avro_schema
+from cdc.codec.inexact import Inexact
 from cdc.codec.values import KINDS, reader
 from cdc.postgres.types import PgType, TypeMapping, TypeModes, resolve
 from cdc.record import Schema
@@ -24,14 +26,20 @@ CATALOG = {
         PgType(16421, "dear", "public", "d", base=16420),
         PgType(16422, "_dear", "public", "b", element=16421),
         PgType(16423, "numbers", "public", "d", base=1007),
-        PgType(16430, "pair", "public", "c"),
+        PgType(16430, "pair", "public", "c", attributes=(("a", 23, -1), ("b", 16412, -1))),
         PgType(16431, "_pair", "public", "b", element=16430),
-        PgType(16440, "geometry", "gis", "b"),
+        PgType(16440, "geometry", "gis", "b", delimiter=":"),
         PgType(16441, "_geometry", "gis", "b", element=16440),
         PgType(16450, "span", "public", "r"),
         PgType(16451, "spans", "public", "m"),
         PgType(1020, "_box", "pg_catalog", "b", element=603),
-        PgType(603, "box", "pg_catalog", "b"),
+        PgType(603, "box", "pg_catalog", "b", delimiter=";"),
+        PgType(23, "int4", "pg_catalog", "b"),
+        PgType(16460, "hstore", "ext", "b"),
+        PgType(16461, "_hstore", "ext", "b", element=16460),
+        PgType(16470, "vector", "ext", "b"),
+        PgType(16471, "halfvec", "ext", "b"),
+        PgType(16472, "sparsevec", "ext", "b"),
     )
 }
 
@@ -156,19 +164,14 @@ def test_array_elements_are_optional_and_keep_the_modifier() -> None:
         650,
         829,
         774,
-        600,
         628,
         3904,
         4451,
         3615,
         3220,
         2205,
-        16430,
-        16440,
-        16441,
         16450,
         16451,
-        1020,
         22,
         30,
         99999,
@@ -180,10 +183,61 @@ def test_all_other_types_are_text(oid: int) -> None:
     assert reader(mapping.kind, mapping.params)(b"whatever it prints") == "whatever it prints"
 
 
-def test_arrays_of_composites_are_arrays_of_text() -> None:
-    assert _resolve(16431).schema.values == Schema("string", optional=True)
-    mapping = _resolve(16431)
-    assert reader(mapping.kind, mapping.params)(b'{"(1,\\"a b\\")",NULL}') == ['(1,"a b")', None]
+JSON = Schema("string", name="io.debezium.data.Json", version=1)
+
+
+def test_composites_and_arrays_of_them_are_json() -> None:
+    pair, pairs = _resolve(16430), _resolve(16431)
+    assert pair.schema == pairs.schema == JSON
+    assert reader(pair.kind, pair.params)(b'(1,"a ""b""")') == '{"a":1,"b":"a \\"b\\""}'
+    assert reader(pairs.kind, pairs.params)(b'{"(1,\\"a b\\")",NULL}') == '[{"a":1,"b":"a b"},null]'
+
+
+@pytest.mark.parametrize("text", ["(1,2,3)", "[0:0]={(1)}", "(1", "text"])
+def test_a_composite_that_is_no_json_is_exact_beside_it(text: str) -> None:
+    pair = _resolve(16430)
+    assert reader(pair.kind, pair.params)(text.encode()) == Inexact(f'"{text}"', text)
+
+
+def test_hstore_handling_mode() -> None:
+    assert _resolve(16460).schema == JSON
+    assert _resolve(16460, hstore="map").schema == Schema(
+        "map", keys=Schema("string"), values=Schema("string", optional=True)
+    )
+    for mode in ("json", "map"):
+        assert _resolve(16461, hstore=mode).schema.values == replace(JSON, optional=True)
+
+
+def test_structures_of_extensions_are_debeziums() -> None:
+    point, geometry, sparse = (_resolve(oid).schema for oid in (600, 16440, 16472))
+    assert [point.name, geometry.name] == [f"io.debezium.data.geometry.{name}" for name in ("Point", "Geometry")]
+    assert [field.name for field in geometry.fields] == ["wkb", "srid"]
+    assert (_resolve(16470).schema.name, _resolve(16470).schema.values) == (
+        "io.debezium.data.DoubleVector",
+        Schema("float64"),
+    )
+    assert _resolve(16471).schema.values == Schema("float32")
+    assert [field.schema.type for field in sparse.fields] == ["int16", "map"]
+
+
+def test_arrays_know_their_delimiter() -> None:
+    box = _resolve(1020)
+    assert reader(box.kind, box.params)(b"{(1,1),(0,0);(2,2),(1,1)}") == ["(1,1),(0,0)", "(2,2),(1,1)"]
+    assert reader(box.kind, box.params)(b"{{(1,1),(0,0)};{NULL}}") == Inexact(None, '{{"(1,1),(0,0)"},{NULL}}')
+    point = "0101000000000000000000F03F0000000000000040"
+    geometries = _resolve(16441)
+    wkb = bytes.fromhex(point)
+    assert reader(geometries.kind, geometries.params)(f"{{{point}:NULL}}".encode()) == [
+        {"wkb": wkb, "srid": None},
+        None,
+    ]
+
+
+def test_exact_texts_of_arrays_are_those_of_their_schema() -> None:
+    hstores = _resolve(16461)
+    read = reader(hstores.kind, hstores.params)
+    assert read(rb'{"\"a\"=>\"1\""}') == ['{"a":"1"}']
+    assert read(rb'{{"\"a\"=>\"1\""},{NULL}}') == Inexact(None, r'{{"{\"a\":\"1\"}"},{NULL}}')
 
 
 def test_every_mapping_names_a_kind_that_exists() -> None:

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.codec.canonical import from_postgres
+from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf, from_postgres
 from cdc.operate.verify.keys import postgres_text
-from cdc.operate.verify.rows import canonical_type
-from cdc.postgres.types import PgType
+from cdc.postgres.pg_type import PgType, canonical_type
 
 
 @given(st.binary(max_size=30))
@@ -40,6 +39,28 @@ def test_arrays_become_literals(type_name: str, canonical: bytes, text: str) -> 
     assert postgres_text(type_name, canonical) == text
 
 
+PAIR = RowOf((("a", "int4"), ("b c", "text"), ("c", "int4[]")))
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        (PAIR, '("1","a ""b"" \\\\","{1,2}")'),
+        (PAIR, '(,,"[0:1]={1,2}")'),
+        (RowOf((("inner", PAIR), ("raw", "bytea"))), r'("(1,,""{{1},{2}}"")","\x00")'),
+        (RowOf(()), "()"),
+        (ArrayOf(PAIR), r'{"(1,,)",NULL}'),
+        (ArrayOf("box", ";"), '{"(1,1),(0,0)";"(2,2),(1,1)"}'),
+        (ArrayOf(ArrayOf("int4")), '{"{1,2}",NULL}'),
+        ("hstore", r'"a"=>"\"\\", "b"=>NULL'),
+    ],
+)
+def test_keys_of_several_parts_come_back(type_: CanonicalType, text: str) -> None:
+    canonical = from_postgres(type_, text.encode())
+    assert canonical is not None
+    assert from_postgres(type_, postgres_text(type_, canonical).encode()) == canonical
+
+
 @pytest.mark.parametrize(
     ("type_name", "canonical"),
     [("bytea", b"no base64!"), ("text", b"\xff"), ("text", b"a\0b"), ("int4[]", b'[{"a":1}]')],
@@ -60,16 +81,28 @@ def test_types_are_named_by_what_they_are_made_of() -> None:
         90003: PgType(90003, "bool", "elsewhere", "e", labels=("t", "f")),
         90004: PgType(90004, "one", "public", "d", base=1560, base_typmod=1),
     }
+    types |= {
+        90005: PgType(90005, "pair", "public", "c", attributes=(("a", 1560, 1), ("b", 1016, -1))),
+        603: PgType(603, "box", "pg_catalog", "b", delimiter=";"),
+        1020: PgType(1020, "_box", "pg_catalog", "b", element=603),
+        90006: PgType(90006, "hstore", "ext", "b"),
+        90007: PgType(90007, "hstore", "public", "e", labels=("a",)),
+    }
     names = {oid: canonical_type(oid, -1, types) for oid in types}
     assert names == {
         16: "bool",
         1560: "bit",
-        1016: "int8[]",
+        1016: ArrayOf("int8"),
         20: "int8",
         90001: "bool",
-        90002: "bool[]",
+        90002: ArrayOf("bool"),
         90003: "text",
         90004: "bit(1)",
+        90005: RowOf((("a", "bit(1)"), ("b", ArrayOf("int8")))),
+        603: "box",
+        1020: ArrayOf("box", ";"),
+        90006: "hstore",
+        90007: "text",
     }
     assert canonical_type(1560, 1, types) == "bit(1)"
     assert canonical_type(4711, -1, types) == "text"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-from cdc.codec.canonical import from_postgres
+from cdc.codec.canonical import CanonicalType, from_postgres
 
 __all__ = [
     "Drift",
@@ -64,7 +64,7 @@ class Drift:
     more_fields: int = 0
 
 
-def expected_hash(columns: Sequence[tuple[bytes, str]], row: Sequence[bytes | None]) -> dict[bytes, bytes]:
+def expected_hash(columns: Sequence[tuple[bytes, CanonicalType]], row: Sequence[bytes | None]) -> dict[bytes, bytes]:
     """The fields of a row's hash. ``columns`` are names and types (as `from_postgres` takes them), in the row's order;
     NULL is an absent field."""
     fields = {}

@@ -40,7 +40,10 @@ class Pair:
 
     def space(self, rows: TableRows) -> KeySpace:
         """The keys of the table's rows. `ConfigError` when the sink's template is no key of them."""
-        columns = [KeyColumn(*column) for column in zip(rows.info.primary_key, rows.key_types, strict=True)]
+        columns = [
+            KeyColumn(name, kind if isinstance(kind, str) else "text")
+            for name, kind in zip(rows.info.primary_key, rows.key_types, strict=True)
+        ]
         try:
             return self.sink.template(self.topic).bind(self.topic, columns)
         except ValueError as error:

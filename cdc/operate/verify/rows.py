@@ -6,7 +6,7 @@ under the pinned settings of `cdc.postgres.connection`, the text that the source
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -14,14 +14,15 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from cdc.codec.canonical import CanonicalType
 from cdc.errors import FatalError
 from cdc.operate.verify.compare import expected_hash
 from cdc.postgres.catalog import TableInfo, qualified, read_table, read_types
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.copytext import parse_row
-from cdc.postgres.types import PgType
+from cdc.postgres.pg_type import canonical_type
 
-__all__ = ["Row", "TableRows", "canonical_type"]
+__all__ = ["Row", "TableRows"]
 
 CHUNK_ROWS: Final = 2000
 CHUNK_BYTES: Final = 4 << 20
@@ -50,7 +51,7 @@ class TableRows:
         self._connection = connection
         self._oid = oid
         self.info: TableInfo
-        self._columns: list[tuple[bytes, str]]
+        self._columns: list[tuple[bytes, CanonicalType]]
         self.describe()
 
     def describe(self) -> None:
@@ -171,19 +172,3 @@ class TableRows:
         texts = dict(zip(places, values, strict=True))
         key = tuple(texts[place].decode() for place in self._places)
         return Row(key, version, expected_hash([self._columns[i] for i in places], values))
-
-
-def canonical_type(oid: int, typmod: int, types: Mapping[int, PgType]) -> str:
-    """The name by which `cdc.codec.canonical.from_postgres` knows a type: domains are what they are over; a type
-    that is not Postgres's own counts as text, whatever it is called."""
-    found = types.get(oid)
-    if found is None:
-        return "text"
-    if found.typtype == "d":
-        return canonical_type(found.base, found.base_typmod if found.base_typmod != -1 else typmod, types)
-    if found.element:
-        return canonical_type(found.element, typmod, types) + "[]"
-    if found.namespace != "pg_catalog":
-        return "text"
-    one_bit = found.name in {"bit", "varbit"} and typmod == 1
-    return f"{found.name}(1)" if one_bit else found.name
