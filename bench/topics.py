@@ -66,11 +66,11 @@ def read_topic(
     servers: Servers,
     topic: str,
     since: Mapping[int, int] | None = None,
-    each: Callable[[bytes | None, bytes | None], None] | None = None,
+    each: Callable[[int, bytes | None, bytes | None], None] | None = None,
 ) -> Reading:
     """Read all committed records; times and counts are of those from the offsets ``since`` on.
 
-    ``each`` is called with the key and the value of every record, in the order of its partition.
+    ``each`` is called with partition, key and value of every record, in the order of its partition.
     """
     begin = dict(since or {})
     reading = Reading()
@@ -93,7 +93,7 @@ def read_topic(
                 key, value = message.key(), message.value()
                 reading.last[key] = value, _exact_text(message)
                 if each is not None:
-                    each(key, value)
+                    each(number, key, value)
                 if offset >= begin.get(number, 0):
                     _count(reading, message, len(key or b"") + len(value or b""))
     finally:
