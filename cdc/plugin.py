@@ -74,6 +74,11 @@ class Connector(ABC):
 
     aliases: ClassVar[tuple[str, ...]] = ()
     config_model: ClassVar[type[ConnectorConfig]]
+    foreign: ClassVar[Mapping[str, tuple[tuple[str, ...], str]]] = {}
+    """Properties of what this connector stands in for that have no field in its model, but are known: the values that
+    can be accepted (none listed: all), and why they change nothing here. Other values are errors."""
+    foreign_prefixes: ClassVar[Mapping[str, str]] = {}
+    """Prefixes of such properties that are accepted whatever they say, and why."""
 
     def __init__(self, config: ConnectorConfig) -> None:
         self.config = config
@@ -138,6 +143,9 @@ class SourceTask(ABC):
     keep_alive_interval: float = 1.0
     source_id: str = ""
     """What this task reads (a slot's name): with the connector's name, the source that positions compare within."""
+
+    headers: Sequence[tuple[str, bytes]] = ()
+    """Headers that every record of this task gets, behind its own."""
 
     @property
     def finished(self) -> bool:

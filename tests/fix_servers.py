@@ -163,12 +163,11 @@ class Database:
 
 
 @contextlib.contextmanager
-def fresh_database(server: Postgres) -> Iterator[Database]:
-    """Create a database of a unique name; drop it afterwards with its slots, whoever uses them."""
-    database = Database(server, f"test_{uuid.uuid4().hex[:12]}")
-    name = sql.Identifier(database.name)
+def fresh_database(server: Postgres, name: str = "") -> Iterator[Database]:
+    """Create a database, of a unique name unless one is given; drop it afterwards with its slots, whoever uses them."""
+    database = Database(server, name or f"test_{uuid.uuid4().hex[:12]}")
     with psycopg.connect(**server.conninfo(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database.name)))
     try:
         yield database
     finally:

@@ -222,13 +222,14 @@ class _Validation:
             override = next((prefix for prefix in OVERRIDES if key.startswith(prefix)), None)
             if override is not None:
                 task[OVERRIDES[override] + key.removeprefix(override)] = value
-            elif key.startswith(tuple(converter + "." for converter in _CONVERTERS)):
+            elif key.startswith((*(converter + "." for converter in _CONVERTERS), "topic.creation.default.")):
                 task[key] = value
             else:
                 own[key] = value
         plugin = self._plugin(resolved)
         if plugin is None:
             return None
+        own = self._without_foreign(own, plugin, resolved)
         for key in _CONVERTERS:
             if key in task:
                 own[key] = task[key]
@@ -243,6 +244,23 @@ class _Validation:
             return None
         places = {key: str(entry.place) for key, entry in resolved.entries.items()} | {"": str(resolved.place)}
         return ConnectorSpec(name, connector, own, task, self._shown(resolved), places)
+
+    def _without_foreign(self, own: Mapping[str, str], plugin: type[Connector], resolved: _Resolved) -> dict[str, str]:
+        """What is the plugin's own. What is not, but known to it, is told of: ignored, or refused with the reason."""
+        kept = {}
+        for key, value in own.items():
+            prefix = next((prefix for prefix in plugin.foreign_prefixes if key.startswith(prefix)), "")
+            if key not in plugin.foreign and not prefix:
+                kept[key] = value
+                continue
+            accepted, why = plugin.foreign[key] if key in plugin.foreign else ((), plugin.foreign_prefixes[prefix])
+            full, place = f"{resolved.scope}.{key}", resolved.place_of(key)
+            if not accepted or value in accepted:
+                self._warnings.append(Finding(f"has no effect here: {why}", full, str(place), "It is ignored"))
+            else:
+                only = " or ".join(repr(choice) for choice in accepted)
+                self._findings.add(place, f"only {only} is supported: {why}", full, "Remove the property")
+        return kept
 
     def _plugin(self, resolved: _Resolved) -> type[Connector] | None:
         name = resolved.values.get("connector.class")

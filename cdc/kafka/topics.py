@@ -23,8 +23,11 @@ EVENTS: Final = {"cleanup.policy": "delete"}
 """For tables without key: nothing can be compacted (EXACTNESS.md H16)."""
 
 
+_CREATION: Final = "topic.creation.default."
+
+
 class Topics:
-    """Creates topics and knows how many partitions they have. For one thread."""
+    """Creates topics as ``topic.creation.default.*`` says, and knows how many partitions they have. For one thread."""
 
     def __init__(self, worker: Mapping[str, str], pump: Callable[[], None]) -> None:
         self._admin = AdminClient(client_settings(worker, "admin"))
@@ -32,6 +35,11 @@ class Topics:
         self._known: dict[str, int] = {}
         self._partitions = int(worker.get("topic.creation.default.partitions", "-1"))
         self._replication = int(worker.get("topic.creation.default.replication.factor", "-1"))
+        self._settings = {
+            key.removeprefix(_CREATION): value
+            for key, value in worker.items()
+            if key.startswith(_CREATION) and key not in (_CREATION + "partitions", _CREATION + "replication.factor")
+        }
 
     def ensure(
         self,
@@ -41,7 +49,7 @@ class Topics:
         partitions: int | None = None,
         replication: int | None = None,
     ) -> int:
-        """Create the topic unless it exists; its number of partitions.
+        """Create the topic unless it exists; its number of partitions. ``partitions`` are given for internal topics.
 
         Raises `RetriableError` when the brokers do not answer, `FatalError` when they refuse.
         """
@@ -54,7 +62,7 @@ class Topics:
                 topic,
                 num_partitions=self._partitions if partitions is None else partitions,
                 replication_factor=self._replication if replication is None else replication,
-                config=dict(config),
+                config={**config, **self._settings} if partitions is None else dict(config),
             )
             future = self._admin.create_topics([new], operation_timeout=10, request_timeout=15)[topic]
             while not future.done():

@@ -27,6 +27,7 @@ __all__ = [
     "read_slot",
     "read_table",
     "read_types",
+    "table_bytes",
 ]
 
 
@@ -222,6 +223,14 @@ def read_settings(connection: Connection, names: Sequence[str]) -> dict[str, str
     """Server settings by name, in their base units; a setting the server does not have is left out."""
     query = sql.SQL("select name, setting from pg_settings where name = any({})").format(sql.Literal(list(names)))
     return {row[0]: row[1] for row in _all(connection, query, "reading the server's settings")}
+
+
+def table_bytes(connection: Connection, oids: Sequence[int]) -> int:
+    """What these tables take on disk, without their indexes."""
+    query = sql.SQL("select coalesce(sum(pg_table_size(oid)), 0)::bigint from pg_class where oid = any({})").format(
+        sql.Literal(list(oids))
+    )
+    return int(_all(connection, query, "asking for the size of tables")[0][0])
 
 
 def publication_tables(connection: Connection, publication: str) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ from cdc.postgres.pgoutput import (
     read_truncate,
     read_tuple,
 )
-from cdc.postgres.position import OpenTransaction, Tracker
+from cdc.postgres.position import CONTROL_PREFIX, OpenTransaction, Tracker
 from cdc.postgres.touched import TouchLog
 from cdc.record import UNCHANGED, RawRow, RowChange, RowShape, Transaction
 
@@ -100,6 +100,7 @@ class Decoder:
         self._relations: dict[int, CapturedTable | None] = {}
         self._tx: Transaction | None = None
         self._ordinal = 0
+        self._control = 0
         self._resume_ordinal = 0
         self.reselects: list[Reselect] = []
         """Changes of the last `feed` that must be read again, in order; the caller takes them."""
@@ -255,7 +256,7 @@ class Decoder:
             self._tx = Transaction(
                 self._epoch, begin.commit_lsn, begin.commit_us, begin.xid, self._tracker.last_commit_lsn
             )
-            self._ordinal = 0
+            self._ordinal = self._control = 0
             self._touched.begin(begin.xid)
             resume, self._resume = self._resume, None
             self._resume_ordinal = 0
@@ -267,7 +268,8 @@ class Decoder:
             commit = read_commit(payload)
             if self._tx is None or self._tx.commit_lsn != commit.commit_lsn:
                 raise ProtocolError("a Commit came that does not belong to the open transaction")
-            self._tracker.committed(commit.commit_lsn, commit.end_lsn)
+            ours = 0 < self._ordinal == self._control
+            self._tracker.committed(commit.commit_lsn, commit.end_lsn, ours=ours)
             self._tx = None
             self.commits += 1
         elif tag == RELATION:
@@ -308,6 +310,7 @@ class Decoder:
         if self._tx is None or not message.transactional:
             return  # written outside a transaction: it has no place in the order of commits
         self._ordinal += 1
+        self._control += message.prefix.startswith(CONTROL_PREFIX)
         if self._ordinal > self._resume_ordinal and self._on_message is not None:
             out.extend(self._on_message(message, self._tx, int.from_bytes(frame[1:9], "big"), self._ordinal))
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from cdc.plugin import ConnectorConfig
+from cdc.postgres.record_settings import RecordSettings
 
 __all__ = ["PostgresConfig"]
 
@@ -15,7 +15,7 @@ _NOT_IN_TOPICS = re.compile(r"[^A-Za-z0-9._\-]")
 _SLOT_CHARACTERS = re.compile(r"[^a-z0-9_]")
 
 
-class PostgresConfig(ConnectorConfig):
+class PostgresConfig(RecordSettings):
     """Settings of a Postgres source. Times are in milliseconds, as in Debezium."""
 
     database_hostname: str = Field(default="localhost", description="Host of the Postgres server.")

@@ -10,6 +10,7 @@ from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, connect
+from cdc.postgres.foreign import FOREIGN, FOREIGN_PREFIXES
 from cdc.postgres.privileges import privilege_findings
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import table_findings
@@ -23,6 +24,8 @@ class PostgresSourceConnector(SourceConnector):
 
     aliases: ClassVar[tuple[str, ...]] = ("io.debezium.connector.postgresql.PostgresConnector", "PostgresConnector")
     config_model = PostgresConfig
+    foreign = FOREIGN
+    foreign_prefixes = FOREIGN_PREFIXES
 
     @property
     def settings(self) -> PostgresConfig:

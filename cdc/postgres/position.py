@@ -12,11 +12,14 @@ from typing import Any, Final
 
 from cdc.errors import FatalError
 
-__all__ = ["MARK_PREFIX", "OpenTransaction", "StoredPosition", "Tracker"]
+__all__ = ["CONTROL_PREFIX", "MARK_PREFIX", "OpenTransaction", "StoredPosition", "Tracker"]
 
 MARK_PREFIX: Final = "cdc.mark"
 """Prefix of logical messages with which somebody asks that the position behind them be stored and acknowledged at once,
 so that the slot tells how far the stream has come on an idle database too."""
+
+CONTROL_PREFIX: Final = "cdc."
+"""How the prefixes of our own logical messages begin: they are never told downstream."""
 
 IDLE_SECONDS: Final = 10.0
 """How often an idle stream writes down how far the WAL has come."""
@@ -116,10 +119,11 @@ class Tracker:
         """The open transaction has been handed on up to this change message."""
         self._open = OpenTransaction(commit_lsn, ordinal)
 
-    def committed(self, commit_lsn: int, end_lsn: int) -> None:
-        """The transaction is complete."""
+    def committed(self, commit_lsn: int, end_lsn: int, *, ours: bool = False) -> None:
+        """The transaction is complete. One that is ``ours`` alone is not the last commit to anybody else."""
         self._open = None
-        self._last_commit_lsn = commit_lsn
+        if not ours:
+            self._last_commit_lsn = commit_lsn
         self._records |= self._asked
         self._asked = False
         self._lsn = max(self._lsn, end_lsn)

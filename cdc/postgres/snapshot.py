@@ -73,6 +73,8 @@ class Chunk:
     after: list[str | None] | None
     first: bool
     last: bool
+    final: bool = False
+    """Whether no table after this one has a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class ChunkReader:
         self._number = 0
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._ready: queue.Queue[Chunk] = queue.Queue(maxsize=2)
+        self._ahead: list[SnapshotProgress] = []
         self._error: CdcError | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
@@ -106,6 +109,7 @@ class ChunkReader:
 
     def request(self, progress: SnapshotProgress, key: tuple[str, ...], exported: Exported | None) -> None:
         """Read the table from where ``progress`` stands to its end, by ``key`` or in the exported snapshot."""
+        self._ahead.append(progress)
         self._requests.put(_Request(progress, key, exported))
 
     def take(self, token: str) -> Chunk | None:
@@ -138,6 +142,7 @@ class ChunkReader:
             # A marker must be flushed, for the walsender to read it, but wait for no standby.
             marking.execute("set synchronous_commit = local")
             while (request := self._requests.get()) is not None and not self._stopping.is_set():
+                self._ahead.remove(request.progress)
                 if request.exported is not None:
                     self._read_exported(reading, marking, request, request.exported)
                 else:
@@ -178,14 +183,22 @@ class ChunkReader:
                     )
                 places = [names.index(name) for name in request.key]
                 types = [table.columns[place].type_name for place in places]
-                query = _select(table) + _range(request.key, types, after, self._rows + 1)
-                rows, more = _first_rows(reading, query, len(names), self._rows)
+                rows: list[RawRow] = []
+                more = True
+                if first:
+                    # A table of one chunk needs no order: its rows come as they lie, as everybody reads them.
+                    query = _select(table) + sql.SQL(" limit {}").format(sql.Literal(self._rows + 1))
+                    rows, more = _first_rows(reading, query, len(names), self._rows)
+                if more:
+                    query = _select(table) + _range(request.key, types, after, self._rows + 1)
+                    rows, more = _first_rows(reading, query, len(names), self._rows)
             finally:
                 reading.execute("rollback")
             last = not more
             if rows:
                 after = [_text(rows[-1][place]) for place in places]
-            self._put(marking, table, rows, snapshot, after, first=first, last=last)
+            final = last and self._is_final(reading)
+            self._put(marking, table, rows, snapshot, after, first=first, last=last, final=final)
             first = False
 
     def _await_writers(self, reading: Connection, oid: int) -> None:
@@ -223,10 +236,23 @@ class ChunkReader:
                         return
                 pending.append(parse_row(line[:-1], len(table.columns)))
                 size += len(line)
-            self._put(marking, table, pending, snapshot, None, first=first, last=True)
+            final = self._is_final(reading)
+            self._put(marking, table, pending, snapshot, None, first=first, last=True, final=final)
         finally:
             exported.holder.close()
             reading.execute("rollback")
+
+    def _is_final(self, reading: Connection) -> bool:
+        """Whether the tables that are still to be read are empty now: readers are told that the end is reached."""
+        for progress in self._ahead:
+            table = qualified(progress.schema, progress.name)
+            try:
+                row = reading.execute(sql.SQL("select exists (select from only {})").format(table)).fetchone()
+            except psycopg.errors.UndefinedTable:
+                return False  # said with its remedy when its turn comes
+            if row is None or row[0]:
+                return False
+        return True
 
     def _put(
         self,
@@ -238,9 +264,10 @@ class ChunkReader:
         *,
         first: bool,
         last: bool,
+        final: bool = False,
     ) -> None:
         self._number += 1
-        chunk = Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last)
+        chunk = Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last, final)
         while not self._stopping.is_set():
             try:
                 self._ready.put(chunk, timeout=0.2)

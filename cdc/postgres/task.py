@@ -14,10 +14,11 @@ from typing import Any, Final
 from cdc.errors import FatalError, RetriableError
 from cdc.plugin import SourceTask, TaskContext
 from cdc.postgres import preparation
-from cdc.postgres.catalog import TableInfo
+from cdc.postgres.catalog import TableInfo, table_bytes
 from cdc.postgres.changes import CapturedTable, Decoder
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, application_name, connect
+from cdc.postgres.headers import context_headers
 from cdc.postgres.pgoutput import LogicalMessage, format_lsn
 from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
 from cdc.postgres.reselect import reselect
@@ -31,6 +32,8 @@ __all__ = ["PostgresSourceTask"]
 
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
+PATIENT_BYTES: Final = 1 << 30
+"""Tables with keys are read before tables without up to this size."""
 ACK_SECONDS: Final = 0.1
 """Shortest time between two acknowledgements while data flows."""
 
@@ -42,6 +45,7 @@ class PostgresSourceTask(SourceTask):
         self._config = config
         self._context = context
         self.source_id = config.slot
+        self.headers = context_headers(config, context.task) if config.extended_headers_enabled else ()
         self._name = application_name(config.name, context.worker)
         self._partition = json.dumps([config.name, {"server": config.topic_prefix}], separators=(",", ":"))
         self._catalog: Connection | None = None
@@ -51,6 +55,7 @@ class PostgresSourceTask(SourceTask):
         self._tables = TableRegistry(config, self._connection)
         self._progress: dict[int, SnapshotProgress] = {}
         self._dirty: set[int] = set()
+        self._wanted: set[int] = set()
         self._decoder: Decoder
         self._tracker: Tracker
         self._first_offset = False
@@ -144,9 +149,11 @@ class PostgresSourceTask(SourceTask):
                 wanted.append(table)
         if not wanted:
             return
-        # Tables without key first: their exported snapshots hold back vacuum until they are read.
-        wanted.sort(key=lambda table: (bool(table.primary_key), table.full_name))
+        # By name, unless that takes long: the exported snapshots of tables without key hold back vacuum till then.
+        keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.primary_key])
+        wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and bool(table.primary_key), table.schema, table.name))
         run = f"{self._config.name}/{os.getpid()}/{time.time_ns()}"
+        self._wanted = {table.oid for table in wanted}
         reader = ChunkReader(self._config.conninfo(), self._name, self._config.snapshot_fetch_size, run)
         for number, table in enumerate(wanted):
             exported = None
@@ -266,10 +273,14 @@ class PostgresSourceTask(SourceTask):
             if newer and tuple(row[i] for i in key) in newer:
                 continue
             out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker="true"))
-        if out and chunk.first:
-            out[0].marker = "first_in_data_collection"
-        if out and chunk.last:
-            out[-1].marker = "last_in_data_collection"
+        if out:
+            begun = any(other.rows for other in self._progress.values() if other.oid in self._wanted)
+            if chunk.first:
+                out[0].marker = "first_in_data_collection" if begun else "first"
+            if chunk.last and (len(out) > 1 or begun):
+                out[-1].marker = "last_in_data_collection"
+            if chunk.final:
+                out[-1].marker = "last"
         self._touched.forget(chunk.snapshot)
         progress.after = chunk.after
         progress.rows += len(rows)

@@ -93,6 +93,8 @@ class _Session:
         self._connector = connector
         self._task: SourceTask | None = None
         self._producer: RecordProducer | None = None
+        self._compacts = "compact" in worker.get("topic.creation.default.cleanup.policy", "compact")
+        """Whether topics of rows are compacted: only there a truncate needs a key (EXACTNESS.md H16)."""
         self._offsets_topic = worker.get("offset.storage.topic") or f"{worker.get('group.id', 'cdc')}-offsets"
         self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
         self._general: dict[tuple[str, int, int], tuple[Encoder, Encoder, Schema | None, Schema | None]] = {}
@@ -129,6 +131,7 @@ class _Session:
         self._keys, self._values = self._converters()
         task = self._task = self._connector.task(context)
         self._source = (HEADER_SOURCE, f"{self._name}/{task.source_id}".encode())
+        self._headers = task.headers
         task.start(stored)
         self._started = True
         context.report("state", "RUNNING")
@@ -174,7 +177,7 @@ class _Session:
             raise RuntimeError("a batch before the producer was started")
         produce = producer.produce
         encoders = self._encoders
-        source = self._source
+        source, common = self._source, self._headers
         now_us = time.time_ns() // 1000
         shape = None
         change: RowChange | ConnectRecord
@@ -191,11 +194,11 @@ class _Session:
                 topic = shape.topic
             position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
             value = encode_value(change, now_us)
-            headers: Headers = [source, (HEADER_POSITION, position), *change.headers]
+            headers: Headers = [source, (HEADER_POSITION, position), *change.headers, *common]
             if change.broadcast:
                 for partition in range(partitions):
                     # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).
-                    key = self._keys.control_key(partition) if change.shape.key else None
+                    key = self._keys.control_key(partition) if change.shape.key and self._compacts else None
                     produce(topic, key, value, headers, partition)
             else:
                 produce(topic, encode_key(change), value, headers)
@@ -208,7 +211,7 @@ class _Session:
             if len(self._general) >= GENERAL_ENCODERS:
                 self._general.clear()
             found = self._general[identity] = self._compile_general(record)
-        headers: Headers = list(record.headers)
+        headers: Headers = [*record.headers, *self._headers]
         if record.position:
             headers[:0] = [self._source, (HEADER_POSITION, record.position)]
         key, value = found[0](record.key), found[1](record.value)
