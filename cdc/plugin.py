@@ -232,3 +232,13 @@ class Converter(ABC):
         May ask the registry (`cdc.errors.RetriableError` when it is away). `FatalError` for a schema that this
         converter cannot write.
         """
+
+    @abstractmethod
+    def to_connect(self, topic: str, payload: bytes | None) -> tuple[Schema | None, Any]:
+        """Schema and native value of a payload that any producer wrote (Connect's ``toConnectData``).
+
+        The schema is ``None`` for values without one, which are then JSON's: texts, ints, ``decimal.Decimal`` for all
+        other numbers, lists, dicts, booleans; and for ``None``, a tombstone's payload. It is the same object for all
+        payloads of one writer schema, as far as this converter remembers it. May ask the registry. `DataError` for
+        bytes that this converter cannot read, `cdc.errors.RetriableError` when the registry is away.
+        """

@@ -109,8 +109,13 @@ def _base(schema: Schema) -> Writer:
         return _blocks(writer(schema.values), lambda value: value)
     if schema.type == "map" and schema.keys and schema.values:
         # Avro's own map and the array of entries that stands for other maps have the same bytes.
-        return _blocks(_entry(writer(schema.keys), writer(schema.values)), lambda value: value.items())
+        return _blocks(_entry(writer(schema.keys), writer(schema.values)), _pairs)
     return _SCALARS[schema.type]
+
+
+def _pairs(value: Any) -> Any:
+    """The entries of a map, which is a dict, or a list of pairs where keys are none of a dict's."""
+    return value.items() if isinstance(value, dict) else value
 
 
 def _entry(key: Writer, value: Writer) -> Writer:

@@ -14,12 +14,15 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from cdc.codec.json_reader import reader
+from cdc.codec.json_writer import string_text, writer
 from cdc.record import NO_DEFAULT, Field, Schema
 
-__all__ = ["parse_schema", "value_from_json", "value_to_json"]
+__all__ = ["parse_schema", "schema_text", "value_from_json", "value_to_json"]
 
 _TYPES = {name: name for name in ("int8", "int16", "int32", "int64", "boolean", "string", "bytes", "array", "map")}
 _TYPES |= {"float": "float32", "double": "float64", "struct": "struct"}
+_NAMES = {"float32": "float", "float64": "double"}
 
 
 def parse_schema(form: Mapping[str, Any]) -> Schema:
@@ -40,6 +43,39 @@ def parse_schema(form: Mapping[str, Any]) -> Schema:
         keys=parse_schema(form["keys"]) if kind == "map" else None,
         values=parse_schema(form["items" if kind == "array" else "values"]) if kind in {"array", "map"} else None,
     )
+
+
+def schema_text(schema: Schema, *, numeric: bool = False) -> str:
+    """The JSON text that a JSON converter writes for ``schema``; ``numeric`` if its decimals are numbers."""
+    return "{" + ",".join(_members(schema, numeric)) + "}"
+
+
+def _members(schema: Schema, numeric: bool) -> list[str]:
+    found = [f'"type":"{_NAMES.get(schema.type, schema.type)}"']
+    if schema.type == "struct":
+        fields = [
+            "{" + ",".join([*_members(field.schema, numeric), f'"field":{string_text(field.name)}']) + "}"
+            for field in schema.fields
+        ]
+        found.append(f'"fields":[{",".join(fields)}]')
+    if schema.keys:
+        found.append(f'"keys":{schema_text(schema.keys, numeric=numeric)}')
+    if schema.values:
+        found.append(f'"{"values" if schema.keys else "items"}":{schema_text(schema.values, numeric=numeric)}')
+    found.append(f'"optional":{"true" if schema.optional else "false"}')
+    if schema.name is not None:
+        found.append(f'"name":{string_text(schema.name)}')
+    if schema.version is not None:
+        found.append(f'"version":{schema.version}')
+    if schema.doc is not None:
+        found.append(f'"doc":{string_text(schema.doc)}')
+    if schema.parameters:
+        pairs = [f"{string_text(name)}:{string_text(value)}" for name, value in schema.parameters]
+        found.append(f'"parameters":{{{",".join(pairs)}}}')
+    if schema.default is not NO_DEFAULT:
+        value = value_from_json(schema, schema.default)
+        found.append(f'"default":{writer(schema, numeric=numeric)(value)}')
+    return found
 
 
 def value_to_json(schema: Schema, value: Any) -> Any:
@@ -65,22 +101,9 @@ def value_to_json(schema: Schema, value: Any) -> Any:
 
 
 def value_from_json(schema: Schema, form: Any) -> Any:
-    """The native value of a JSON converter's form: the inverse of `value_to_json`."""
-    if form is None:
-        return None
-    match schema.type:
-        case "bytes":
-            return base64.b64decode(form, validate=True)
-        case "float32" | "float64":
-            return float(form)
-        case "array" if schema.values:
-            return [value_from_json(schema.values, item) for item in form]
-        case "map" if schema.keys and schema.values:
-            pairs = form.items() if isinstance(form, Mapping) else form
-            return {value_from_json(schema.keys, k): value_from_json(schema.values, v) for k, v in pairs}
-        case "struct":
-            return {field.name: value_from_json(field.schema, form[field.name]) for field in schema.fields}
-    return form
+    """The native value of a JSON converter's form: the inverse of `value_to_json`. `ValueError` if it is of another
+    type."""
+    return None if form is None else reader(schema)(form)
 
 
 def _shortest_single(value: float) -> float:

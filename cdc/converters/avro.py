@@ -1,4 +1,4 @@
-"""Confluent's Avro converter, writing side: schemas registered, encoders compiled (`cdc.codec.avro_rows`)."""
+"""Confluent's Avro converter: schemas registered and fetched, encoders compiled (`cdc.codec.avro_rows`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import difflib
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
 from cdc.codec.avro_binary import long_bytes, writer
+from cdc.codec.avro_connect import AvroPlan, avro_plan
 from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import LogicalTypes, avro_text
 from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
+from cdc.converters.avro_reader import HEADER_SIZE, writer_schema
 from cdc.errors import ConfigError, DataError, FatalError, Finding
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, ValueEncoder
 from cdc.record import RowShape, Schema
@@ -40,6 +42,8 @@ class Registry(Protocol):
     def lookup(self, subject: str, schema_json: str, /) -> int: ...
 
     def latest(self, subject: str, /) -> tuple[int, str] | None: ...
+
+    def schema(self, schema_id: int, /) -> tuple[str, str]: ...
 
     def set_compatibility(self, subject: str, level: str, /) -> None: ...
 
@@ -107,6 +111,7 @@ class AvroConverter(Converter):
         self._version = version("cdc")
         self._control_id: int | None = None
         self._is_key = False
+        self._plans: dict[bytes, AvroPlan] = {}
 
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
         self._is_key = is_key
@@ -205,6 +210,17 @@ class AvroConverter(Converter):
         number = self._id(f"{topic}-key", text) if self._is_key else self._value_id(f"{topic}-value", text)
         head, write = b"\x00" + number.to_bytes(4, "big"), writer(schema)
         return lambda value: None if value is None else head + write(value)
+
+    def to_connect(self, topic: str, payload: bytes | None) -> tuple[Schema | None, Any]:  # noqa: ARG002 - the id says it
+        """As `cdc.plugin.Converter.to_connect`. Every schema id is compiled once (`cdc.codec.avro_connect`)."""
+        if payload is None:
+            return None, None
+        header = payload[:HEADER_SIZE]
+        plan = self._plans.get(header)
+        if plan is None:
+            text = writer_schema(self._client_or_raise(), header, "AVRO", "key" if self._is_key else "value")
+            plan = self._plans[header] = avro_plan(text)
+        return plan.schema, plan.read(payload, HEADER_SIZE)
 
     def _value_id(self, subject: str, text: str) -> int:
         try:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from cdc.codec.avro_fields import FieldsPlan, KeyPlan, compile_fields, compile_key
 from cdc.errors import DataError
 
-__all__ = ["HEADER_SIZE", "AvroReader", "SchemaSource"]
+__all__ = ["HEADER_SIZE", "AvroReader", "SchemaSource", "writer_schema"]
 
 HEADER_SIZE: Final = 5
 """Bytes in front of the Avro in Confluent's wire format: a zero, and the schema id."""
@@ -46,12 +46,20 @@ class AvroReader:
         return plan
 
     def _text(self, header: bytes, what: str) -> str:
-        if len(header) < HEADER_SIZE or header[0] != 0:
-            raise DataError(
-                f"the {what} begins with {header!r}, not with a zero byte and a schema id, Confluent's wire format"
-            )
-        number = int.from_bytes(header[1:], "big")
-        kind, text = self._schemas.schema(number)
-        if kind != "AVRO":
-            raise DataError(f"the {what} has schema {number}, which is {kind} and not Avro")
-        return text
+        return writer_schema(self._schemas, header, "AVRO", what)
+
+
+def writer_schema(schemas: SchemaSource, header: bytes, kind: str, what: str) -> str:
+    """The text of the schema that a payload's first `HEADER_SIZE` bytes name, which must be of type ``kind``.
+
+    Errors as of `AvroReader.fields`; ``what`` is read, for messages.
+    """
+    if len(header) < HEADER_SIZE or header[0] != 0:
+        raise DataError(
+            f"the {what} begins with {header!r}, not with a zero byte and a schema id, Confluent's wire format"
+        )
+    number = int.from_bytes(header[1:HEADER_SIZE], "big")
+    found, text = schemas.schema(number)
+    if found != kind:
+        raise DataError(f"the {what} has schema {number}, which is {found} and not {kind}")
+    return text

@@ -122,6 +122,9 @@ class PlainConverter(Converter):
     def encoder(self, topic: str, schema: Schema | None) -> Encoder:
         raise NotImplementedError
 
+    def to_connect(self, topic: str, payload: bytes | None) -> tuple[Schema | None, Any]:
+        raise NotImplementedError
+
 
 def run_source(connector: SleeperConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
     """Wait for the end of stdin's control; how the end is met is the ``behaviour``."""
