@@ -326,23 +326,35 @@ def next_epoch(stored_epoch: int) -> int:
 
 
 def wait_for_slot(
-    read: Callable[[], SlotInfo | None], slot: str, sender_timeout_s: float, stopping: Callable[[], bool]
+    read: Callable[[], SlotInfo | None],
+    slot: str,
+    sender_timeout_s: float,
+    stopping: Callable[[], bool],
+    tell: Callable[[str], None],
 ) -> None:
-    """Wait until nobody holds the slot; `FatalError` naming the holder when it stays held (H5)."""
+    """Wait until nobody holds the slot; `FatalError` naming the holder when it stays held (H5).
+
+    ``tell`` is told what is waited for, and the empty text when it is over.
+    """
     deadline = time.monotonic() + sender_timeout_s + HOLDER_GRACE_S
     pause = 0.1
+    holder = ""
     while (info := read()) is not None and info.active_pid is not None:
+        if holder != (holder := info.holder or f"pid {info.active_pid}"):
+            tell(f"the replication slot {slot} is held by {holder}")
         if stopping():
             raise RetriableError(f"asked to stop while waiting for the replication slot {slot}")
         if time.monotonic() > deadline:
             raise FatalError(
-                f"the replication slot {slot} is held by {info.holder or f'pid {info.active_pid}'}, waited "
+                f"the replication slot {slot} is held by {holder}, waited "
                 f"{sender_timeout_s + HOLDER_GRACE_S:.0f} s. Remedy: stop the other consumer, or choose another "
                 f"slot.name; SELECT pg_terminate_backend({info.active_pid}); ends a session that is left over"
             )
         # Somebody else's session: nothing signals its end but the catalog.
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 2.0)
+    if holder:
+        tell("")
 
 
 def settings_of(connection: Connection) -> dict[str, str]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import structlog
+
 from cdc.errors import FatalError, RetriableError
 from cdc.plugin import SourceTask, TaskContext
 from cdc.postgres import preparation
@@ -29,6 +31,8 @@ from cdc.postgres.touched import TouchLog
 from cdc.record import RowChange, Transaction
 
 __all__ = ["PostgresSourceTask"]
+
+_log = structlog.get_logger(__name__)
 
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
@@ -97,6 +101,7 @@ class PostgresSourceTask(SourceTask):
                 config.slot,
                 sender_timeout,
                 self._context.stopping,
+                self._tell_waiting,
             )
             begin = slot.confirmed_flush_lsn or slot.restart_lsn or 0
         position = self._position(stored, system, begin)
@@ -292,6 +297,11 @@ class PostgresSourceTask(SourceTask):
                 self._touched.clear()
                 self._context.report("phase", "streaming")
         return out
+
+    def _tell_waiting(self, what: str) -> None:
+        if what:
+            _log.warning("waiting", cause=what)
+        self._context.report("waiting", what)
 
     def _send_status(self) -> None:
         self._running().send_status(self._tracker.received, self._tracker.durable, self._tracker.durable)

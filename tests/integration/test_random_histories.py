@@ -23,6 +23,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from psycopg import sql
 
 import cdc.config
+from cdc.codec.fillers import nothing
 from cdc.codec.values import Inexact, reader
 from cdc.local.kafka import Kafka
 from cdc.local.postgres import Postgres
@@ -173,7 +174,9 @@ def expected(column: Column, text: bytes | None) -> tuple[Any, str | None]:
     if text is None:
         return None, None
     value = reader(column.kind, column.params)(text)
-    return (value.fallback, value.text) if isinstance(value, Inexact) else (value, None)
+    if not isinstance(value, Inexact):
+        return value, None
+    return (nothing(column) if value.fallback is None else value.fallback), value.text
 
 
 def prove_topics(config: cdc.config.Config, topics: Topics, seed: int) -> None:

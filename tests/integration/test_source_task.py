@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,10 +51,11 @@ class Tail:
         self.records: list[RowChange] = []
         self.committed: list[RowChange] = []
         self.task: PostgresSourceTask | None = None
+        self.reports: list[tuple[str, Any]] = []
 
     def start(self) -> Tail:
         self.stop()
-        context = TaskContext("tail", 0, "test", lambda _name, _value: None, lambda: False)
+        context = TaskContext("tail", 0, "test", lambda *told: self.reports.append(told), lambda: False)
         self.task = PostgresSourceTask(self.config, context)
         self.task.start(self.stored)
         return self
@@ -382,6 +384,21 @@ def test_a_slot_in_use_names_its_holder(
     second.stored = dict(holder.stored)
     with pytest.raises(FatalError, match=r"held by pid \d+ .*application_name 'cdc/tail/test'"):
         second.start()
+    ((waiting, cause),) = second.reports
+    assert waiting == "waiting"
+    assert re.search(r"slot \w+ is held by pid \d+ .*application_name 'cdc/tail/test'", cause)
+
+
+def test_a_slot_in_use_is_waited_for_and_said(
+    database: Database, tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("create table t (id int primary key)")
+    holder = tail().start().snapshot()
+    second = tail()
+    second.stored = dict(holder.stored)
+    monkeypatch.setattr("cdc.postgres.preparation.time.sleep", lambda _seconds: holder.stop())
+    second.start()
+    assert [told for told in second.reports if told[0] == "waiting"][-1] == ("waiting", "")
 
 
 def test_a_table_that_does_not_exist_is_named_with_its_neighbour(database: Database, tail: Callable[..., Tail]) -> None:
