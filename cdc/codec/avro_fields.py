@@ -18,8 +18,9 @@ place behind it is read or compared at the end.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,9 +29,10 @@ from cdc.codec import canonical_values
 from cdc.codec.avro_json import skipper, value_reader
 from cdc.codec.avro_schema import Node, parse_schema
 from cdc.codec.avro_varint import read_length, read_long
+from cdc.codec.flattened import DELETES, METADATA
 from cdc.errors import DataError
 
-__all__ = ["Decode", "DecodeKey", "FieldsPlan", "KeyPlan", "compile_fields", "compile_key"]
+__all__ = ["FOREIGN", "Decode", "DecodeKey", "FieldsPlan", "KeyPlan", "Row", "compile_fields", "compile_key"]
 
 Row = tuple[list[bytes], tuple[bytes, ...]]
 """Name and canonical text of the columns that are not NULL, in turn; names of those that are."""
@@ -68,16 +70,18 @@ class KeyPlan:
     kinds: tuple[str, ...]
 
 
-_FOREIGN: Final = (
+FOREIGN: Final = (
     "io.debezium.connector.common.",
     "io.debezium.connector.postgresql.MessageValue",
     "io.debezium.connector.schema.",
     "io.debezium.connector.postgresql.Schema",
 )
+"""What the names of Debezium's schemas begin with that are not about rows."""
 
 
-def compile_fields(schema: str) -> FieldsPlan:
-    """Compile the writer schema of a value: an envelope of Debezium's, or a record of columns.
+def compile_fields(schema: str, metadata: re.Pattern[str] = METADATA) -> FieldsPlan:
+    """Compile the writer schema of a value: an envelope of Debezium's, or a record of columns, in which fields whose
+    names match ``metadata`` are none (`cdc.codec.flattened`).
 
     `DataError` for a schema that is neither.
     """
@@ -85,18 +89,19 @@ def compile_fields(schema: str) -> FieldsPlan:
     root = _present(root) or root
     if root.type != "record":
         raise DataError(f"a value of type {root.type} has no columns; only records can become hashes: {schema[:120]}")
-    if root.connect_name.startswith(_FOREIGN):
+    if root.connect_name.startswith(FOREIGN):
         return FieldsPlan(_no_rows, (), {}, mirrored=False)
     after = _image(root, "after")
     row = after if after is not None and _image(root, "before") is not None else root
+    hidden = {name for name, _ in root.fields if row is root and metadata.fullmatch(name)}
     with _compiling(schema):
         code = _Code()
         if row is root:
-            code.row(row)
+            code.row(row, hidden)
         else:
             code.envelope(root, row)
-    names = tuple(name.encode() for name, _ in row.fields)
-    kinds = {name.encode(): (_present(node) or node).kind for name, node in row.fields}
+    names = tuple(name.encode() for name, _ in row.fields if name not in hidden)
+    kinds = {name.encode(): (_present(node) or node).kind for name, node in row.fields if name not in hidden}
     return FieldsPlan(code.function("decode"), names, kinds)
 
 
@@ -202,33 +207,43 @@ class _Code:
                 self.line(f"if b != {null}:")
                 self.line("    raise ValueError(f'union index {b} of after')")
             elif name == "op" and (_present(node) or node).type == "string":
-                self.column("op", b"op", node)
+                self.column("op", None, node)
             else:
                 self._skip(node)
         self.end()
         self.line("return None, op or b''")
 
-    def row(self, row: Node) -> None:
+    def row(self, row: Node, hidden: Collection[str] = ()) -> None:
         self.line("nulls = ()")
-        names = [repr(name.encode()) for name, _ in row.fields]
+        deletes: list[str] = []
+        pairs: list[tuple[bytes, str]] = []
         for number, (name, node) in enumerate(row.fields):
-            self.column(f"v{number}", name.encode(), node)
+            if name not in hidden:
+                pairs.append((name.encode(), f"v{number}"))
+                self.column(f"v{number}", name.encode(), node)
+            elif name in DELETES:
+                self.column(f"d{number}", None, node)
+                deletes.append(f"d{number} in {tuple(_marks(name))}")
+            else:
+                self._skip(node)
         self.end()
-        pairs = [f"{name}, v{number}" for number, name in enumerate(names)]
+        if deletes:
+            self.line(f"if {' or '.join(deletes)}:")
+            self.line("    return None, b'd'")
         if any(node.type in ("union", "null") for _, node in row.fields):
             self.line("if nulls:")
             self.line("    row = []")
-            for number, name in enumerate(names):
-                self.line(f"    if v{number} is not None: row += ({name}, v{number})")
+            for column, value in pairs:
+                self.line(f"    if {value} is not None: row += ({column!r}, {value})")
             self.line("    return row, nulls")
-        self.line(f"return [{', '.join(pairs)}], nulls")
+        self.line(f"return [{', '.join(f'{column!r}, {value}' for column, value in pairs)}], nulls")
 
     def end(self) -> None:
         self.line("if p > len(buf):")
         self.line("    raise ValueError(f'{p - len(buf)} bytes are missing')")
 
-    def column(self, target: str, name: bytes, node: Node) -> None:
-        """Read a value into ``target``: its canonical text, or ``None`` and its name into ``nulls``."""
+    def column(self, target: str, name: bytes | None, node: Node) -> None:
+        """Read a value into ``target``: its canonical text, or ``None`` and its name, if any, into ``nulls``."""
         present = _present(node)
         if present is not None:
             null, value = _indexes(node)
@@ -240,19 +255,22 @@ class _Code:
             self._indent -= 1
             self.line(f"elif b == {null}:")
             self.line(f"    {target} = None")
-            if target != "op":
-                self.line(f"    nulls += ({name!r},)")
+            self._null(name, 1)
             self.line("else:")
             self.line("    raise ValueError(f'union index {b}')")
         elif node.type == "null":
             self.line(f"{target} = None")
-            self.line(f"nulls += ({name!r},)")
+            self._null(name, 0)
         elif node.type == "union":
             self._union(target, name, node)
         else:
             self._value(target, node)
 
-    def _union(self, target: str, name: bytes, node: Node) -> None:
+    def _null(self, name: bytes | None, indent: int) -> None:
+        if name is not None:
+            self.line("    " * indent + f"nulls += ({name!r},)")
+
+    def _union(self, target: str, name: bytes | None, node: Node) -> None:
         """A union of several types, which no connector of Debezium's writes."""
         readers = [None if branch.type == "null" else value_reader(branch) for branch in node.branches]
         self.line("n, p = read_long(buf, p)")
@@ -261,7 +279,7 @@ class _Code:
         self.line(f"reader = {self.constant(tuple(readers))}[n]")
         self.line("if reader is None:")
         self.line(f"    {target} = None")
-        self.line(f"    nulls += ({name!r},)")
+        self._null(name, 1)
         self.line("else:")
         self.line(f"    {target}, p = reader(buf, p)")
 
@@ -319,6 +337,11 @@ class _Code:
         self.line(f"    p = {self.constant(skipper(present))}(buf, p)")
         self.line(f"elif b != {null}:")
         self.line("    raise ValueError(f'union index {b}')")
+
+
+def _marks(name: str) -> Iterator[bytes]:
+    """The texts by which a flattened row's field says that the row was deleted."""
+    yield from (b"true" if value is True else str(value).encode() for value in DELETES[name])
 
 
 def _indexes(union: Node) -> tuple[int, int]:

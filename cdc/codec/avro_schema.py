@@ -10,18 +10,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cdc.codec import canonical_values as values
 from cdc.codec.canonical_floats import float4_text, float8_text
 from cdc.errors import DataError
 
-__all__ = ["VARIABLE_SCALE_DECIMAL", "Node", "parse_schema"]
+__all__ = ["STRUCTURES", "VARIABLE_SCALE_DECIMAL", "Meaning", "Node", "Text", "parse_schema", "scalar_meaning"]
 
 Text = Callable[[Any], bytes]
 
 VARIABLE_SCALE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
-_STRUCTURES: Final[Mapping[str, str]] = {
+STRUCTURES: Final[Mapping[str, str]] = {
     VARIABLE_SCALE_DECIMAL: "numeric",
     "io.debezium.data.geometry.Point": "point",
     "io.debezium.data.geometry.Geometry": "geometry",
@@ -57,7 +57,7 @@ class Node:
 
     @property
     def whole(self) -> bool:
-        return self.connect_name in _STRUCTURES and self.type in ("record", "array")
+        return self.connect_name in STRUCTURES and self.type in ("record", "array")
 
 
 def parse_schema(text: str) -> Node:
@@ -120,6 +120,31 @@ _DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 _BITS: Final = "io.debezium.data.Bits"
 
 
+class Meaning(NamedTuple):
+    """What a primitive is: `Node` says what the parts are."""
+
+    kind: str
+    text: Text | None
+    bare: bool
+
+
+def scalar_meaning(avro: str, connect_name: str, parameters: Mapping[str, Any], logical: str = "") -> Meaning:
+    """The meaning of an Avro primitive by its Connect name, else by Avro's ``logicalType``; ``parameters`` are the
+    ``scale`` of decimals and the ``length`` of bits. `KeyError` or `ValueError` where these are not there."""
+    kind, text, bare = _PRIMITIVES[avro]
+    if (connect_name, avro) in _CONNECT:
+        kind, text = _CONNECT[connect_name, avro]
+        bare = False
+    elif connect_name == _DECIMAL or (not connect_name and logical == "decimal" and avro == "bytes"):
+        kind, text, bare = "numeric", values.decimal_text(int(parameters.get("scale", 0))), True
+    elif connect_name == _BITS:
+        kind, text = "bit", partial(values.bits_text, length=int(parameters["length"]))
+    elif not connect_name and (logical, avro) in _LOGICAL:
+        kind, text = _LOGICAL[logical, avro]
+        bare = False
+    return Meaning(kind, text, bare)
+
+
 class _Parser:
     def __init__(self) -> None:
         self._named: dict[str, Node] = {}
@@ -136,7 +161,7 @@ class _Parser:
             items = self.node(schema["items"], namespace)
             element = next((branch for branch in items.branches if branch.type != "null"), items)
             name = _connect_name(schema)
-            return Node("array", connect_name=name, kind=_STRUCTURES.get(name, f"{element.kind}[]"), items=items)
+            return Node("array", connect_name=name, kind=STRUCTURES.get(name, f"{element.kind}[]"), items=items)
         if kind == "map":
             values_ = self.node(schema["values"], namespace)
             return Node("map", connect_name=_connect_name(schema), kind="hstore", items=values_)
@@ -148,19 +173,9 @@ class _Parser:
         if name not in _PRIMITIVES:
             known = self._named.get(f"{namespace}.{name}") if "." not in name and namespace else None
             return known or self._named[name]
-        kind, text, bare = _PRIMITIVES[name]
-        connect_name, logical = _connect_name(schema), schema.get("logicalType", "")
-        if (connect_name, name) in _CONNECT:
-            kind, text = _CONNECT[connect_name, name]
-            bare = False
-        elif connect_name == _DECIMAL or (not connect_name and logical == "decimal" and name == "bytes"):
-            kind, text, bare = "numeric", values.decimal_text(_scale(schema)), True
-        elif connect_name == _BITS:
-            kind, text = "bit", partial(values.bits_text, length=int(schema["connect.parameters"]["length"]))
-        elif not connect_name and (logical, name) in _LOGICAL:
-            kind, text = _LOGICAL[logical, name]
-            bare = False
-        return Node(name, connect_name=connect_name, kind=kind, text=text, bare=bare)
+        connect_name = _connect_name(schema)
+        meaning = scalar_meaning(name, connect_name, _parameters(schema), schema.get("logicalType", ""))
+        return Node(name, connect_name=connect_name, kind=meaning.kind, text=meaning.text, bare=meaning.bare)
 
     def _define(self, kind: str, schema: Mapping[str, Any], namespace: str) -> Node:
         name = schema["name"]
@@ -176,12 +191,16 @@ class _Parser:
         elif kind == "fixed":
             node.size = int(schema["size"])
             if schema.get("logicalType") == "decimal":
-                node.kind, node.text, node.bare = "numeric", values.decimal_text(_scale(schema)), True
+                node.kind, node.text, node.bare = (
+                    "numeric",
+                    values.decimal_text(int(_parameters(schema).get("scale", 0))),
+                    True,
+                )
             else:
                 node.kind, node.text = "bytea", values.base64_text
         else:
             node.fields = [(field["name"], self.node(field["type"], namespace)) for field in schema["fields"]]
-            node.kind = _STRUCTURES.get(node.connect_name, "text")
+            node.kind = STRUCTURES.get(node.connect_name, "text")
             node.bare = node.connect_name == VARIABLE_SCALE_DECIMAL
         return node
 
@@ -190,6 +209,6 @@ def _connect_name(schema: Mapping[str, Any]) -> str:
     return str(schema.get("connect.name", ""))
 
 
-def _scale(schema: Mapping[str, Any]) -> int:
-    parameters = schema.get("connect.parameters") or {}
-    return int(parameters.get("scale", schema.get("scale", 0)))
+def _parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
+    scale = {"scale": schema["scale"]} if "scale" in schema else {}
+    return scale | (schema.get("connect.parameters") or {})

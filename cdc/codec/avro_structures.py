@@ -7,7 +7,7 @@ have more of them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Final
 
 from cdc.codec.avro_schema import Node
@@ -15,7 +15,7 @@ from cdc.codec.avro_varint import read_block, read_length, read_long
 from cdc.codec.canonical_floats import float8_text
 from cdc.codec.structures import single_text
 
-__all__ = ["whole_text"]
+__all__ = ["structure_text", "whole_text"]
 
 _Native = Callable[[bytes, int], "tuple[Any, int]"]
 _MOST_LEVELS: Final = 8
@@ -26,9 +26,8 @@ _double: Final = struct.Struct("<d").unpack_from
 def whole_text(node: Node) -> Callable[[bytes, int], tuple[bytes, int]]:
     """A reader of the canonical text of a value of ``node``: Postgres's own text. `ValueError` for a schema that lacks
     what the text needs."""
-    show, needed = _SHOWN[node.kind]
-    if node.type == "record" and not needed <= {name for name, _ in node.fields}:
-        raise ValueError(f"{node.connect_name} without the fields {', '.join(sorted(needed))}")
+    names = {name for name, _ in node.fields} if node.type == "record" else None
+    show = structure_text(node.connect_name, node.kind, names)
     native = _native(node)
 
     def read(buf: bytes, p: int) -> tuple[bytes, int]:
@@ -36,6 +35,15 @@ def whole_text(node: Node) -> Callable[[bytes, int], tuple[bytes, int]]:
         return show(value), p
 
     return read
+
+
+def structure_text(connect_name: str, kind: str, names: Set[str] | None) -> Callable[[Any], bytes]:
+    """The canonical text of Python values of a structure of `STRUCTURES`: a record with the fields ``names`` as a dict,
+    or a list; maps as lists of ``key`` and ``value``. `ValueError` if a field is not there."""
+    show, needed = _SHOWN[kind]
+    if names is not None and not needed <= names:
+        raise ValueError(f"{connect_name} without the fields {', '.join(sorted(needed))}")
+    return show
 
 
 def _point(value: dict[str, Any]) -> bytes:

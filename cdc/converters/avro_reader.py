@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Protocol
 
 from cdc.codec.avro_fields import FieldsPlan, KeyPlan, compile_fields, compile_key
+from cdc.codec.flattened import METADATA
 from cdc.errors import DataError
 
 __all__ = ["HEADER_SIZE", "AvroReader", "SchemaSource", "writer_schema"]
@@ -21,10 +23,11 @@ class SchemaSource(Protocol):
 
 
 class AvroReader:
-    """Compiles each writer schema once. Any topic may use any schema."""
+    """Compiles each writer schema once. Any topic may use any schema. ``metadata`` is that of `compile_fields`."""
 
-    def __init__(self, schemas: SchemaSource) -> None:
+    def __init__(self, schemas: SchemaSource, metadata: re.Pattern[str] = METADATA) -> None:
         self._schemas = schemas
+        self._metadata = metadata
         self._fields: dict[bytes, FieldsPlan] = {}
         self._keys: dict[bytes, KeyPlan] = {}
 
@@ -34,7 +37,7 @@ class AvroReader:
         header = payload[:HEADER_SIZE]
         plan = self._fields.get(header)
         if plan is None:
-            plan = self._fields[header] = compile_fields(self._text(header, "value"))
+            plan = self._fields[header] = compile_fields(self._text(header, "value"), self._metadata)
         return plan
 
     def key(self, payload: bytes) -> KeyPlan:

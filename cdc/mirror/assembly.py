@@ -7,7 +7,7 @@ tuples, and why plans and key makers are looked up by the bytes in front of a pa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ from cdc.mirror.fold import DELETE, PUT, Op, Ops, fold
 from cdc.mirror.keys import Template
 from cdc.mirror.partitions import Message, PartitionState, Standing
 from cdc.mirror.plans import Plans, Reader
-from cdc.mirror.rows import exactly, keyed, patch
+from cdc.mirror.rows import exactly, keyed, patch, unavailable
 from cdc.mirror.store import Arrival, Batch, Partition, Previous
 from cdc.mirror.tables import Tables
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, HEADER_TEXT, HEADER_UNKNOWN
@@ -64,7 +64,10 @@ class Assembler:
         ttl: int | None = None,
         max_records: int = 1000,
         max_bytes: int = 4 << 20,
+        not_known: Set[bytes] = frozenset(),
     ) -> None:
+        """``not_known`` are texts that stand for values not known, in records without our headers."""
+        self._not_known = not_known
         self._plans_for = partial(Plans, connector, reader, template, ttl)
         self._max_records = max_records
         self._max_bytes = max_bytes
@@ -108,7 +111,7 @@ class Assembler:
         Records of partitions that are not ours, or before where ours began, are passed over.
         """
         self.waiting = None
-        states, ops, counts = self._states, self._ops, self.counts
+        states, ops, counts, not_known = self._states, self._ops, self.counts, self._not_known
         most = self._max_records
         most_bytes = self._max_bytes
         remaining = iter(messages)
@@ -169,6 +172,8 @@ class Assembler:
                             op = (PUT, fields, nulls + reader[1] if reader[1] else nulls, state.index, offset)
                             if unknown:
                                 op = patch(op, unknown)
+                            elif not source and not not_known.isdisjoint(fields):
+                                op = unavailable(op, not_known)
                         elif nulls == b"d":
                             op = (DELETE, [], (), state.index, offset)
                         elif nulls == b"t":
@@ -223,7 +228,7 @@ class Assembler:
         """
         for message in state.redo:
             try:  # all schemas before the first record: the batch must not end in between
-                self._plans.fetch(message.value(), message.key())
+                self._plans.fetch(message.value(), message.key)
             except DataError as error:
                 self.fault = self.fault or Fault(state.partition, message.offset(), error)
                 state.closed = True

@@ -73,11 +73,10 @@ class Plans:
         entries, self._entries = self._entries, {}
         return entries
 
-    def fetch(self, value: bytes | None, key: bytes | None) -> None:
+    def fetch(self, value: bytes | None, key: Callable[[], bytes | None]) -> None:
         """Have the schemas of a record at hand, so that `value` and `key` need no registry for it."""
-        about_rows = value is None or self._reader.fields(value).mirrored
-        if key is not None and about_rows:
-            self._reader.key(key)
+        if (value is None or self._reader.fields(value).mirrored) and (found := key()) is not None:
+            self._reader.key(found)
 
     def kinds(self, value: bytes) -> dict[bytes, str]:
         """Column → type of a value's columns, for `cdc.codec.canonical.from_postgres`."""

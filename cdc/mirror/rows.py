@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence, Set
 
-from cdc.codec.canonical import from_postgres
+from cdc.codec.canonical import from_postgres, json_string
+from cdc.codec.canonical_values import date_text
 from cdc.errors import DataError
 from cdc.mirror.fold import PATCH, Op
 from cdc.record import HEADER_TEXT, HEADER_UNKNOWN
 
-__all__ = ["exactly", "keyed", "patch"]
+__all__ = ["exactly", "keyed", "patch", "placeholders", "unavailable"]
 
 
 def exactly(
@@ -39,6 +41,31 @@ def patch(op: Op, header: bytes) -> Op:
         raise DataError(f"the header {HEADER_UNKNOWN} is no list of columns: {header[:80]!r}") from error
     fields = [part for pair in _pairs(op[1]) if pair[0] not in unknown for part in pair]
     return PATCH, fields, tuple(name for name in op[2] if name not in unknown), op[3], op[4]
+
+
+def placeholders(setting: str) -> frozenset[bytes]:
+    """The canonical texts under which Debezium's ``unavailable.value.placeholder`` arrives, for every type that it
+    writes it in: text kinds, bytea in every form, arrays of them, hstore, and the bytes' numbers in arrays of integers
+    and dates. ``setting`` is as in Debezium (``hex:`` and hexadecimal digits for bytes); empty for none.
+
+    `ValueError` for hexadecimal digits that are none.
+    """
+    if not setting:
+        return frozenset()
+    prefix, _, digits = setting.partition("hex:")
+    content = bytes.fromhex(digits) if digits and not prefix else setting.encode()
+    single = [content, b64encode(content), urlsafe_b64encode(content), content.hex().encode()]
+    quoted = [json_string(text) for text in single]
+    days = ",".join(json_string(date_text(byte)) for byte in content)
+    nested = [*(f"[{text}]" for text in quoted), "{" + f"{quoted[0]}:{quoted[0]}" + "}", f"[{days}]"]
+    nested.append(f"[{','.join(map(str, content))}]")
+    return frozenset(single) | {text.encode("utf-8", "surrogateescape") for text in nested}
+
+
+def unavailable(op: Op, texts: Set[bytes]) -> Op:
+    """The change of a row some of whose columns are said to be unavailable: those are left alone."""
+    fields = [part for pair in _pairs(op[1]) if pair[1] not in texts for part in pair]
+    return PATCH, fields, op[2], op[3], op[4]
 
 
 def keyed(op: Op, names: Sequence[str], parts: Sequence[bytes | None]) -> Op:
