@@ -1,8 +1,8 @@
 """What is secret in a configuration, and how it is kept out of everything that is shown.
 
-A value is secret if it came out of a ``${…}`` reference, if its property's name says so, if the plugin's model has a
-`pydantic.SecretStr` for it, or if it is the userinfo of a URL. Secrets are known by value, so that a
-library's own error message or a traceback is cleaned as well.
+A value is secret if it came out of a ``${…}`` reference (unless its property is an address), if its property's name
+says so, if the plugin's model has a `pydantic.SecretStr` for it, or if it is the userinfo of a URL. Secrets are known
+by value, so that a library's own error message or a traceback is cleaned as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, unquote
 
-__all__ = ["MASK", "Secrets", "is_secret_key"]
+__all__ = ["MASK", "Secrets", "is_address_key", "is_secret_key"]
 
 MASK: Final = "***"
 
@@ -26,6 +26,7 @@ _NOT_SECRET_KEY: Final = re.compile(
     r"\.(location|file|filename|path|url|uri|source|class|type|mechanism|format|provider|encoder\.\w+|ms|seconds|id)$",
     re.IGNORECASE,
 )
+_ADDRESS_KEY: Final = re.compile(r"(^|\.)(hostname|hosts?|dbname|user|bootstrap\.servers|listeners|ur[li])$")
 _USERINFO: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^\s/?#@]*(?:@[^\s/?#@]*)*)@")
 _ASSIGNED: Final = re.compile(r"""password\s*=\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s;&]+)""", re.IGNORECASE)
 _SHORT: Final = 4
@@ -35,6 +36,11 @@ _SHORT: Final = 4
 def is_secret_key(key: str) -> bool:
     """Whether a property's name says that its value is a secret (and not where to find one)."""
     return bool(_SECRET_KEY.search(key)) and not _NOT_SECRET_KEY.search(key)
+
+
+def is_address_key(key: str) -> bool:
+    """Whether a property says where something is: a message without it would help nobody."""
+    return bool(_ADDRESS_KEY.search(key)) and not is_secret_key(key)
 
 
 class Secrets:

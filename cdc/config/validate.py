@@ -15,7 +15,7 @@ from cdc.config.documents import Documents, Section, read_documents, read_texts
 from cdc.config.interpolate import PROVIDERS, REFERENCE, interpolate
 from cdc.config.model import OVERRIDES, Config, ConnectorSpec, converter_properties
 from cdc.config.models import Property, faults, nearest, properties_of
-from cdc.config.secrets import MASK, Secrets, is_secret_key
+from cdc.config.secrets import MASK, Secrets, is_address_key, is_secret_key
 from cdc.config.tree import Entry, Findings, Place
 from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, REGISTRY_CLIENT, WorkerConfig
 from cdc.errors import ConfigError, Finding
@@ -140,6 +140,8 @@ class _Validation:
                 self._secrets.add_embedded(result.value)
             for part in result.secret_parts:
                 resolved.hidden.add(key)
+                if is_address_key(key):
+                    continue
                 if len(part) > 3 and not part.isdecimal() and part.lower() not in {"true", "false"}:
                     self._secrets.add(part)
         return resolved

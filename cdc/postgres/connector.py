@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-from cdc.errors import CdcError, FatalError, Finding
+from cdc.errors import CdcError, FatalError, Finding, RetriableError
 from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.config import PostgresConfig
@@ -56,6 +56,9 @@ class PostgresSourceConnector(SourceConnector):
         config = self.settings
         try:
             connection = connect(config.conninfo(), "cdc/check")
+        except RetriableError as error:
+            remedy = "Start Postgres, or correct database.hostname and database.port"
+            return [Finding(str(error), key="database.hostname", remedy=remedy)]
         except CdcError as error:
             return [Finding(str(error), key="database.hostname")]
         with connection:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from cdc.errors import CdcError, Finding
+from cdc.errors import CdcError, Finding, RetriableError
 from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
 from cdc.mirror.store import Capabilities
@@ -105,6 +105,8 @@ class RedisSinkConnector(SinkConnector):
         config = self.settings
         try:
             wire = Wire(self._connect("check"), _place(config))
+        except RetriableError as error:
+            return [Finding(str(error), key="redis.uri", remedy="Start Redis, or correct redis.uri")]
         except CdcError as error:
             return [Finding(str(error), key="redis.uri")]
         try:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import cdc.config
 from cdc.config.reference import render_config
-from cdc.config.secrets import MASK, Secrets, is_secret_key
+from cdc.config.secrets import MASK, Secrets, is_address_key, is_secret_key
 from cdc.errors import ConfigError
 from cdc.observe.logging import LogFormat, configure_logging
 from cdc.runtime.reports import describe
@@ -169,6 +169,22 @@ def test_no_finding_repeats_a_secret(tmp_path: Path) -> None:
     assert count > 20
 
 
+@pytest.mark.parametrize(
+    ("key", "address"),
+    [
+        ("database.hostname", True),
+        ("redis.uri", True),
+        ("bootstrap.servers", True),
+        ("schema.registry.url", True),
+        ("database.password", False),
+        ("slot.name", False),
+        ("database.port", False),
+    ],
+)
+def test_addresses_are_known_by_name(key: str, address: bool) -> None:
+    assert is_address_key(key) is address
+
+
 @pytest.mark.usefixtures("dummies")
 def test_a_valid_configuration_shows_no_secret() -> None:
     text = f"""{WORKER}  producer.sasl.password: {SECRET}
@@ -178,8 +194,8 @@ connectors:
     connector.class: sleeper
     database.password: {SECRET}
     database.hostname: ${{env:HOST}}
+    uri: redis://user:${{env:PASSWORD}}@${{env:HOST}}:6379/0
     slot.name: ${{env:UNSET:-{SECRET.rstrip("!pw")}}}
-    uri: redis://user:{SECRET}@host:6379/0
     key.converter.encoding: ${{env:PASSWORD}}
 """
     config = cdc.config.loads({"b.yaml": text}, {"PASSWORD": SECRET, "HOST": "db.example"})
@@ -190,9 +206,10 @@ connectors:
         assert SECRET not in shown
         assert "hunter2" not in shown
     assert shop.shown["database.password"] == MASK
-    assert shop.shown["uri"] == "redis://***@host:6379/0"
+    assert shop.shown["uri"] == "redis://***@${env:HOST}:6379/0"
     assert shop.shown["database.hostname"] == "${env:HOST}"
-    assert config.secrets.redact("cannot reach db.example") == "cannot reach ***"
+    told = config.secrets.redact(f"cannot reach db.example as {SECRET}")
+    assert told == "cannot reach db.example as ***"
 
 
 def _fail() -> None:
