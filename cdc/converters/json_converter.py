@@ -182,7 +182,7 @@ def _schema(form: Any) -> Schema:
 
 def _head(text: str) -> str | None:
     """The text up to the value, where it is laid out as Kafka's converter does."""
-    if not text.startswith(_HEAD):
+    if not text.startswith(_HEAD) or text[len(_HEAD)] in _SPACES:
         return None
     _, end = load(text, len(_HEAD))
     return text[: end + len(_MIDDLE)] if text.startswith(_MIDDLE, end) else None

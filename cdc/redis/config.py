@@ -9,7 +9,9 @@ from typing import Any, Final, Literal
 import redis
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
+from cdc.codec.flattened import METADATA, metadata_pattern
 from cdc.mirror.keys import Template
+from cdc.mirror.rows import placeholders
 from cdc.plugin import ConnectorConfig
 
 __all__ = ["RedisConfig"]
@@ -56,6 +58,17 @@ class RedisConfig(ConnectorConfig):
     redis_type: Literal["HASH"] = Field(default="HASH", description="Rows are hashes.")
     redis_cluster: Literal["false"] = Field(default="false", description="Redis Cluster is not supported yet.")
 
+    unavailable_value_placeholder: str = Field(
+        default="__debezium_unavailable_value",
+        description="What Debezium writes for a TOASTed value that it does not know: such columns are left as they "
+        "are. In records of our own it is text. hex: and hexadecimal digits for bytes; empty: always text.",
+    )
+    metadata_fields: str = Field(
+        default="",
+        description="Regular expression of the fields of flattened records (ExtractNewRecordState) that are no "
+        "columns. Default: the names that add.fields gives, such as __op and __source_ts_ms. __deleted is none ever.",
+    )
+
     batch_max_records: int = Field(
         default=1000, ge=1, le=100_000, description="Most records in one transaction of Redis."
     )
@@ -94,7 +107,7 @@ class RedisConfig(ConnectorConfig):
             ) from None
         return value
 
-    @field_validator("topics_regex")
+    @field_validator("topics_regex", "metadata_fields")
     @classmethod
     def _expression(cls, value: str) -> str:
         try:
@@ -103,11 +116,25 @@ class RedisConfig(ConnectorConfig):
             raise ValueError(f"{value!r} is not a regular expression: {error}") from None
         return value
 
+    @field_validator("unavailable_value_placeholder")
+    @classmethod
+    def _placeholder(cls, value: str) -> str:
+        try:
+            placeholders(value)
+        except ValueError:
+            raise ValueError("hex: must be followed by pairs of hexadecimal digits") from None
+        return value
+
     @field_validator("redis_key")
     @classmethod
     def _template(cls, value: str) -> str:
         Template(value)
         return value
+
+    @property
+    def metadata(self) -> re.Pattern[str]:
+        """The fields of flattened records that are no columns."""
+        return metadata_pattern(self.metadata_fields) if self.metadata_fields else METADATA
 
     @property
     def topic_names(self) -> tuple[str, ...]:

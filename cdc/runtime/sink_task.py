@@ -17,17 +17,15 @@ import structlog
 import tenacity
 from confluent_kafka import Message
 
-from cdc.config import find_converter
-from cdc.config.model import converter_properties
-from cdc.converters.avro_reader import AvroReader
-from cdc.errors import ConfigError, FatalError, RetriableError
+from cdc.errors import FatalError, RetriableError
 from cdc.kafka.consumer import RecordConsumer, TopicPart
 from cdc.mirror.assembly import Assembler
 from cdc.mirror.partitions import Standing
+from cdc.mirror.rows import placeholders
 from cdc.mirror.store import GuardLost, Partition, Refusal, Store
 from cdc.plugin import SinkConnector, TaskContext
-from cdc.registry.client import RegistryClient
 from cdc.runtime.sink_metrics import SinkMetrics
+from cdc.runtime.sink_records import SinkRecords
 
 __all__ = ["run_sink_task"]
 
@@ -70,24 +68,20 @@ class _UnderWay(NamedTuple):
 class _SinkTask:
     def __init__(self, connector: SinkConnector, context: TaskContext, worker: Mapping[str, str]) -> None:
         settings: Any = connector.config
-        for part in ("key_converter", "value_converter"):
-            if find_converter(getattr(settings, part)).__name__ != "AvroConverter":
-                key = part.replace("_", ".")
-                raise ConfigError(f"{key}: the sink reads Avro in Confluent's wire format. Remedy: {key}=avro")
         self._settings = settings
         self._context = context
-        registry = converter_properties(worker, is_key=False)
-        self._registry = RegistryClient(registry.get("schema.registry.url", ""), registry)
+        self._records = SinkRecords(settings, worker, settings.metadata)
         self._store: Store = connector.store(context)
         capabilities = self._store.capabilities
         self._most = capabilities.max_batch_records
         self._assembler = Assembler(
             settings.name,
-            AvroReader(self._registry),
+            self._records.reader,
             settings.template,
             ttl=settings.redis_ttl,
             max_records=self._most,
             max_bytes=capabilities.max_batch_bytes,
+            not_known=placeholders(settings.unavailable_value_placeholder),
         )
         self._consumer = RecordConsumer(
             worker, f"connect-{settings.name}", f"{settings.name}-{context.task}", self._revoked
@@ -171,7 +165,7 @@ class _SinkTask:
             timeout = BARRIER_POLL_S
         else:
             timeout = IDLE_POLL_S
-        return self._consumer.fetch(self._most, timeout)
+        return self._records.routed(self._consumer.fetch(self._most, timeout))
 
     def _settle(self) -> None:
         """Wait for the outcome of the batch under way."""
@@ -362,7 +356,7 @@ class _SinkTask:
     def close(self) -> None:
         self._store.close()
         self._consumer.close()
-        self._registry.close()
+        self._records.close()
 
 
 def _refuse_other_topic(partition: Partition, standing: Standing) -> None:
