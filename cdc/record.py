@@ -159,6 +159,8 @@ class RowShape:
     row_schema: Schema
     envelope_schema: Schema
     server: str
+    compact: bool = True
+    """Whether the topic may forget all but the last record of each key."""
     plans: dict[Any, Any] = field(default_factory=dict)
     """What converters compiled from this shape, by converter; theirs alone."""
 

@@ -96,9 +96,19 @@ def envelope_schema(topic: str, row: Schema) -> Schema:
 
 
 def row_shape(
-    topic: str, db: str, schema: str, table: str, columns: Sequence[Column], key: Sequence[int], server: str
+    topic: str,
+    db: str,
+    schema: str,
+    table: str,
+    columns: Sequence[Column],
+    key: Sequence[int],
+    server: str,
+    compact: bool | None = None,
 ) -> RowShape:
-    """The shape of one version of a table. ``key`` are indexes into ``columns``; empty for a table without key."""
+    """The shape of one version of a table. ``key`` are indexes into ``columns``; empty for a table without key.
+
+    ``compact`` is whether its topic keeps only the last record of a key; by default if there is a key.
+    """
     row = row_schema(topic, columns)
     return RowShape(
         topic=topic,
@@ -111,4 +121,5 @@ def row_shape(
         row_schema=row,
         envelope_schema=envelope_schema(topic, row),
         server=server,
+        compact=bool(key) if compact is None else compact,
     )

@@ -25,6 +25,8 @@ from cdc.registry.client_config import client_config
 __all__ = ["load", "loads"]
 
 _CONVERTERS = ("key.converter", "value.converter")
+_TOPICS = "topic.creation.default."
+"""Connect's settings of new topics: of the worker, or of a connector."""
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -116,7 +118,10 @@ class _Validation:
     def _raise_redacted(self) -> None:
         findings = [
             Finding(
-                self._secrets.redact(finding.message), finding.key, finding.where, self._secrets.redact(finding.remedy)
+                self._secrets.redact(finding.message),
+                self._secrets.redact(finding.key),
+                finding.where,
+                self._secrets.redact(finding.remedy),
             )
             for finding in self._findings.in_order()
         ]
@@ -131,6 +136,7 @@ class _Validation:
                 self._findings.add(entry.place, message, f"{scope}.{key}", remedy)
                 resolved.unresolved.add(key)
             resolved.values[key] = result.value
+            self._secrets.add(key.partition(".with.salt.")[2])  # column.mask.hash…: Debezium has the salt in the name
             if is_secret_key(key):
                 resolved.hidden.add(key)
                 self._secrets.add(result.value)
@@ -224,13 +230,15 @@ class _Validation:
             override = next((prefix for prefix in OVERRIDES if key.startswith(prefix)), None)
             if override is not None:
                 task[OVERRIDES[override] + key.removeprefix(override)] = value
-            elif key.startswith((*(converter + "." for converter in _CONVERTERS), "topic.creation.default.")):
+            elif key.startswith((*(converter + "." for converter in _CONVERTERS), _TOPICS)):
                 task[key] = value
             else:
                 own[key] = value
         plugin = self._plugin(resolved)
         if plugin is None:
             return None
+        shared = {known.key for known in properties_of(plugin.config_model)}
+        own |= {key: value for key, value in task.items() if key in shared and key.startswith(_TOPICS)}
         own = self._without_foreign(own, plugin, resolved)
         for key in _CONVERTERS:
             if key in task:
@@ -351,7 +359,7 @@ class _Validation:
 
     def _shown(self, resolved: _Resolved) -> dict[str, str]:
         return {
-            key: MASK
+            self._secrets.redact(key): MASK
             if key in resolved.hidden and not REFERENCE.search(entry.text)
             else self._secrets.redact(entry.text)
             for key, entry in resolved.entries.items()

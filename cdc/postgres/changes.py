@@ -6,7 +6,7 @@ tombstone; delete, tombstone and create for a change of the key; one per table f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from cdc.postgres.pgoutput import (
     MESSAGE,
     ORIGIN,
     RELATION,
+    STREAM_ABORT,
     TRUNCATE,
     TYPE,
     UPDATE,
@@ -48,10 +49,34 @@ _NEW: Final = ord("N")
 
 @dataclass(eq=False, slots=True)
 class CapturedTable:
-    """A table in the version of its last Relation message."""
+    """A table in the version of its last Relation message.
+
+    ``picks`` are the places of the captured columns among the ``width`` that the server sends, ``None`` when they are
+    all of them; ``masks`` hide values, by place among the captured.
+    """
 
     oid: int
     shape: RowShape
+    width: int
+    picks: tuple[int, ...] | None = None
+    masks: Mapping[int, Callable[[bytes], bytes]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows are told as they come."""
+        return self.picks is None and not self.masks
+
+    def captured(self, row: RawRow) -> RawRow:
+        """The captured columns of a row that the server sent, masked."""
+        return self.masked(row if self.picks is None else [row[place] for place in self.picks])
+
+    def masked(self, row: RawRow) -> RawRow:
+        """A row of captured columns, masked in place."""
+        for place, mask in self.masks.items():
+            value = row[place]
+            if value is not None and value is not UNCHANGED:
+                row[place] = mask(value)
+        return row
 
 
 @dataclass(slots=True)
@@ -86,6 +111,7 @@ class Decoder:
         *,
         tombstones: bool = True,
         skipped: frozenset[str] = frozenset(),
+        skip_unchanged: bool = False,
         on_message: Callable[[LogicalMessage, Transaction, int, int], list[RowChange]] | None = None,
     ) -> None:
         self._tables = tables
@@ -96,6 +122,7 @@ class Decoder:
         self._resume = resume
         self._tombstones = tombstones
         self._skipped = skipped
+        self._skip_unchanged = skip_unchanged
         self._on_message = on_message
         self._relations: dict[int, CapturedTable | None] = {}
         self._tx: Transaction | None = None
@@ -177,6 +204,8 @@ class Decoder:
         row, end, _ = read_tuple(frame, 31)
         _check_end(frame, end, table)
         _check_width(row, table)
+        if not table.whole:
+            row = table.captured(row)
         if table.oid in self._watched:
             self._touch(table, row)
         if "c" in self._skipped:
@@ -199,6 +228,9 @@ class Decoder:
         row, end, unchanged = read_tuple(frame, pos)
         _check_end(frame, end, table)
         _check_width(row, table)
+        if not table.whole:
+            row = table.captured(row)
+            old = None if old is None else table.captured(old)
         if unchanged and old is not None:
             unchanged = _fill(row, old, table.shape.key if tag == _KEY else None)
         shape = table.shape
@@ -208,7 +240,7 @@ class Decoder:
             self._touch(table, row)
             if moved and old is not None:
                 self._touch(table, old)
-        if "u" in self._skipped:
+        if "u" in self._skipped or (self._skip_unchanged and tag == _OLD and row == old):
             return
         ordinal = self._ordinal
         before = old if tag == _OLD else None
@@ -224,7 +256,8 @@ class Decoder:
         out.append(change)
         if unchanged:
             columns = [i for i, value in enumerate(row) if value is UNCHANGED]
-            self.reselects.append(Reselect(table, change, columns))
+            if columns:
+                self.reselects.append(Reselect(table, change, columns))
 
     def _delete(self, frame: bytes, out: list[RowChange]) -> None:
         found = self._row(frame)
@@ -234,6 +267,8 @@ class Decoder:
         old, end, _ = read_tuple(frame, 31)
         _check_end(frame, end, table)
         _check_width(old, table)
+        if not table.whole:
+            old = table.captured(old)
         if table.oid in self._watched:
             self._touch(table, old)
         if "d" in self._skipped:
@@ -279,7 +314,8 @@ class Decoder:
             self._truncate(frame, payload, out)
         elif tag == MESSAGE:
             self._message(frame, payload, out)
-        elif tag not in (ORIGIN, TYPE):
+        elif tag not in (ORIGIN, TYPE, STREAM_ABORT):
+            # Postgres 18 can send a Stream Abort of a transaction that was never streamed: there is nothing to undo.
             raise ProtocolError(
                 f"the server sent a message of kind {chr(tag)!r}, which protocol version 1 does not have. "
                 "Is a proxy between, or an output plugin other than pgoutput?"
@@ -331,10 +367,10 @@ def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:
 
 
 def _check_width(row: RawRow, table: CapturedTable) -> None:
-    if len(row) != len(table.shape.columns):
+    if len(row) != table.width:
         raise FatalError(
             f"a row of {table.shape.schema}.{table.shape.table} has {len(row)} columns, its Relation message "
-            f"{len(table.shape.columns)}. Postgres 15.0 and 15.1 have this fault with column lists: update the server"
+            f"{table.width}. Postgres 15.0 and 15.1 have this fault with column lists: update the server"
         )
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cdc.postgres.record_settings import RecordSettings
+from cdc.postgres.selection import Names, Selection, identity_rules, key_rules, mask_rules, split_list
 
 __all__ = ["PostgresConfig"]
 
 _NOT_IN_TOPICS = re.compile(r"[^A-Za-z0-9._\-]")
 _SLOT_CHARACTERS = re.compile(r"[^a-z0-9_]")
+_IN_NAMES: Final = {
+    "column.mask.with.<length>.chars": re.compile(r"column\.mask\.with\.(.+)\.chars"),
+    "column.truncate.to.<length>.chars": re.compile(r"column\.truncate\.to\.(.+)\.chars"),
+    "column.mask.hash.<algorithm>.with.salt.<salt>": re.compile(r"column\.mask\.hash\.(.+\.with\.salt\..+)"),
+}
+"""Properties that carry a part of their value in their names, as Debezium's do."""
 
 
 class PostgresConfig(RecordSettings):
@@ -40,18 +49,69 @@ class PostgresConfig(RecordSettings):
     schema_include_list: str = Field(default="", description="Regular expressions for schemas to capture.")
     schema_exclude_list: str = Field(default="", description="Regular expressions for schemas to leave out.")
 
+    column_include_list: str = Field(
+        default="",
+        description="Regular expressions, comma-separated, matched against all of <schema>.<table>.<column>. "
+        "Columns of the record key are always in.",
+    )
+    column_exclude_list: str = Field(default="", description="Like column.include.list, for columns to leave out.")
+    column_mask_stars: Mapping[str, str] = Field(
+        default_factory=dict,
+        alias="column.mask.with.<length>.chars",
+        description="Columns, as in column.include.list, whose values are written as so many asterisks; any type "
+        "becomes a string, NULL stays NULL.",
+    )
+    column_truncations: Mapping[str, str] = Field(
+        default_factory=dict,
+        alias="column.truncate.to.<length>.chars",
+        description="Columns of text whose values are cut to so many characters.",
+    )
+    column_hashes: Mapping[str, str] = Field(
+        default_factory=dict,
+        alias="column.mask.hash.<algorithm>.with.salt.<salt>",
+        description="Columns whose values are written as a salted hash, of Java's serialized form or, with "
+        "column.mask.hash.v2, of the text; any type becomes a string, NULL stays NULL.",
+    )
+    message_key_columns: str = Field(
+        default="",
+        description="Record keys in place of the primary key: <schema>.<table>:<column>,<column>;… "
+        "(regular expressions).",
+    )
+
+    topic_cleanup_policy: str = Field(
+        default="compact",
+        pattern="^(compact|delete|compact,delete|delete,compact)$",
+        alias="topic.creation.default.cleanup.policy",
+        description="compact: topics of tables with a record key keep the last record of each key; delete: they are "
+        "logs of changes.",
+    )
+
     plugin_name: Literal["pgoutput"] = Field(default="pgoutput", description="Output plugin; only pgoutput.")
     slot_name: str = Field(
         default="", max_length=63, pattern=r"^[a-z0-9_]*$", description="Replication slot; default cdc_<name>."
     )
     publication_name: str = Field(default="", max_length=63, description="Publication; default cdc_<name>.")
-    publication_autocreate_mode: Literal["filtered", "all_tables", "disabled"] = Field(
+    publication_autocreate_mode: Literal["filtered", "all_tables", "disabled", "no_tables"] = Field(
         default="filtered",
-        description="filtered: create the publication and keep it to the chosen tables; disabled: it must exist.",
+        description="filtered: create the publication and keep it to the chosen tables; all_tables: create it for "
+        "every table of the database; no_tables: create it empty, tables are added by hand; disabled: it must exist.",
+    )
+    publish_via_partition_root: bool | None = Field(
+        default=None,
+        description="true: changes of partitions are told as their table's; false: under their own names. "
+        "Default: true when a partitioned table is chosen.",
+    )
+    publish_origin: Literal["any", "none"] = Field(
+        default="any",
+        description="none: changes that replication brought from another server are not told (Postgres 16).",
     )
 
     snapshot_mode: Literal["initial", "initial_only", "no_data", "always", "when_needed"] = Field(
         default="initial", description="Whether to read the rows that are there before streaming."
+    )
+    snapshot_include_collection_list: str = Field(
+        default="",
+        description="Tables, as in table.include.list, whose rows are read before streaming; default all chosen ones.",
     )
     snapshot_fetch_size: int = Field(
         default=10240, ge=1, le=1_000_000, description="Rows to read in one chunk of a snapshot."
@@ -60,9 +120,25 @@ class PostgresConfig(RecordSettings):
         default="reselect",
         description="Unchanged TOAST: read it again, leave it out and name it in a header, or Debezium's filler.",
     )
+    unavailable_value_placeholder: str = Field(
+        default="__debezium_unavailable_value",
+        min_length=1,
+        description="What toast.handling.mode=placeholder writes; hex: before it gives bytes in hexadecimal digits.",
+    )
+    replica_identity_autoset_values: str = Field(
+        default="",
+        description="Replica identities to set at start: <schema>.<table>:FULL|DEFAULT|NOTHING|INDEX <name>, "
+        "comma-separated, tables as in table.include.list.",
+    )
     tombstones_on_delete: bool = Field(default=True, description="Follow a delete with a tombstone.")
     skipped_operations: str = Field(
-        default="none", description="Operations to leave out: c, u, d, t, comma-separated, or none."
+        default="",
+        description="Operations to leave out: c, u, d, t, comma-separated, or none. Default none; t, which is "
+        "Debezium's, under Debezium's class name.",
+    )
+    skip_messages_without_change: bool = Field(
+        default=False,
+        description="Leave out updates that changed no captured column; needs REPLICA IDENTITY FULL.",
     )
     decimal_handling_mode: Literal["precise", "string", "double"] = Field(
         default="precise", description="How numeric values are written."
@@ -82,14 +158,66 @@ class PostgresConfig(RecordSettings):
         default=10000, ge=100, description="Longest time between two status updates to the server."
     )
 
-    @field_validator("table_include_list", "table_exclude_list", "schema_include_list", "schema_exclude_list")
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        """Properties with a part of their value in their names become one mapping each."""
+        if not isinstance(values, Mapping):
+            return values
+        rest: dict[str, Any] = {}
+        gathered: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            found = ((alias, pattern.fullmatch(name)) for alias, pattern in _IN_NAMES.items() if alias != name)
+            alias, match = next(((alias, match) for alias, match in found if match), ("", None))
+            if match is None:
+                rest[name] = value
+            else:
+                gathered.setdefault(alias, {})[match[1]] = value
+        return {**rest, **gathered}
+
+    @field_validator(
+        "table_include_list",
+        "table_exclude_list",
+        "schema_include_list",
+        "schema_exclude_list",
+        "column_include_list",
+        "column_exclude_list",
+        "snapshot_include_collection_list",
+    )
     @classmethod
     def _expressions(cls, value: str) -> str:
-        for expression in split_list(value):
+        Names(value)
+        return value
+
+    @field_validator("message_key_columns")
+    @classmethod
+    def _keys(cls, value: str) -> str:
+        key_rules(value)
+        return value
+
+    @field_validator("column_mask_stars", "column_truncations", "column_hashes")
+    @classmethod
+    def _masks(cls, value: Mapping[str, str], info: Any) -> Mapping[str, str]:
+        place = ("column_mask_stars", "column_truncations", "column_hashes").index(info.field_name)
+        rules: list[Mapping[str, str]] = [{}, {}, {}]
+        rules[place] = value
+        mask_rules(*rules)
+        return value
+
+    @field_validator("unavailable_value_placeholder")
+    @classmethod
+    def _placeholder(cls, value: str) -> str:
+        if value.startswith("hex:"):
             try:
-                re.compile(expression)
-            except re.error as error:
-                raise ValueError(f"{expression!r} is not a regular expression: {error}") from None
+                bytes.fromhex(value.removeprefix("hex:"))
+            except ValueError:
+                raise ValueError("expected hexadecimal digits after hex:") from None
+        return value
+
+    @field_validator("replica_identity_autoset_values")
+    @classmethod
+    def _identities(cls, value: str) -> str:
+        identity_rules(value)
         return value
 
     @field_validator("skipped_operations")
@@ -111,25 +239,48 @@ class PostgresConfig(RecordSettings):
         return self.publication_name or ("cdc_" + _SLOT_CHARACTERS.sub("_", self.name.lower()))[:63]
 
     @property
+    def compacted(self) -> bool:
+        """Whether topics of tables with a record key forget all but the last record of each key."""
+        return "compact" in self.topic_cleanup_policy
+
+    @property
     def skipped(self) -> frozenset[str]:
         """Operations that are not captured."""
-        return frozenset(split_list(self.skipped_operations)) - {"none"}
+        default = "t" if self.connector_class.startswith("io.debezium.") else "none"
+        return frozenset(split_list(self.skipped_operations or default)) - {"none"}
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The lists, compiled."""
+        return Selection(
+            schemas=Names(self.schema_include_list),
+            no_schemas=Names(self.schema_exclude_list),
+            tables=Names(self.table_include_list),
+            no_tables=Names(self.table_exclude_list),
+            columns=Names(self.column_include_list),
+            no_columns=Names(self.column_exclude_list),
+            keys=key_rules(self.message_key_columns),
+            masks=mask_rules(self.column_mask_stars, self.column_truncations, self.column_hashes),
+        )
 
     def captures(self, schema: str, table: str) -> bool:
-        """Whether the include and exclude lists choose the table. Expressions match whole names, as Debezium's."""
-        if schema in {"pg_catalog", "information_schema"} or schema.startswith("pg_toast"):
-            return False
-        name = f"{schema}.{table}"
-        return (
-            (not self.schema_include_list or _matches(self.schema_include_list, schema))
-            and not _matches(self.schema_exclude_list, schema)
-            and (not self.table_include_list or _matches(self.table_include_list, name))
-            and not _matches(self.table_exclude_list, name)
-        )
+        """Whether the include and exclude lists choose the table."""
+        return self.selection.table(schema, table)
+
+    def reads_rows(self, schema: str, table: str) -> bool:
+        """Whether a snapshot reads the rows of a captured table."""
+        names = Names(self.snapshot_include_collection_list)
+        return not names or names.match(f"{schema}.{table}")
 
     def topic(self, schema: str, table: str) -> str:
         """The topic of a table. Characters that Kafka does not allow become ``_``, as in Debezium."""
         return _NOT_IN_TOPICS.sub("_", f"{self.topic_prefix}.{schema}.{table}")
+
+    @property
+    def placeholder(self) -> bytes:
+        """What stands for a value that the WAL does not carry, where a filler is wanted."""
+        text = self.unavailable_value_placeholder
+        return bytes.fromhex(text.removeprefix("hex:")) if text.startswith("hex:") else text.encode("utf-8")
 
     def conninfo(self) -> dict[str, str]:
         """libpq's connection parameters, secrets included."""
@@ -145,12 +296,3 @@ class PostgresConfig(RecordSettings):
             "sslkey": self.database_sslkey,
         }
         return {name: value for name, value in parameters.items() if value}
-
-
-def split_list(value: str) -> list[str]:
-    """A comma-separated list as Connect reads it."""
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _matches(expressions: str, name: str) -> bool:
-    return any(re.fullmatch(expression, name) for expression in split_list(expressions))

@@ -8,12 +8,13 @@ from typing import ClassVar, cast
 from cdc.errors import CdcError, FatalError, Finding, RetriableError
 from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
+from cdc.postgres.captured import table_findings
+from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, connect
 from cdc.postgres.foreign import FOREIGN, FOREIGN_PREFIXES
 from cdc.postgres.privileges import privilege_findings
 from cdc.postgres.stream import ReplicationStream
-from cdc.postgres.tables import table_findings
 from cdc.postgres.task import PostgresSourceTask
 
 __all__ = ["PostgresSourceConnector"]
@@ -64,8 +65,8 @@ class PostgresSourceConnector(SourceConnector):
         with connection:
             settings = preparation.settings_of(connection)
             findings = preparation.server_findings(settings)
-            chosen = preparation.chosen_tables(connection, config)
-            findings += chosen.findings + table_findings(chosen.tables)
+            chosen = chosen_tables(connection, config)
+            findings += chosen.findings + table_findings(chosen.tables, config, connection.info.server_version)
             findings += _capacity(connection, config, settings)
             try:
                 preparation.verify_slot(preparation.slot_of(connection, config), config, None)
@@ -95,12 +96,15 @@ class PostgresSourceConnector(SourceConnector):
             return Survey((), [Finding(str(error), key="database.user")])
         with connection:
             findings = preparation.server_findings(preparation.settings_of(connection))
-            chosen = preparation.chosen_tables(connection, config)
+            chosen = chosen_tables(connection, config)
+            found = table_findings(chosen.tables, config, connection.info.server_version)
         streams = [
-            Stream(config.topic(table.schema, table.name), table.schema, table.name, table.primary_key)
+            Stream(
+                config.topic(table.schema, table.name), table.schema, table.name, table.key if table.distinct else ()
+            )
             for table in chosen.tables
         ]
-        return Survey(streams, findings + chosen.findings + table_findings(chosen.tables))
+        return Survey(streams, findings + chosen.findings + found)
 
     def task(self, context: TaskContext) -> PostgresSourceTask:
         return PostgresSourceTask(self.settings, context)

@@ -27,6 +27,7 @@ __all__ = [
     "MESSAGE",
     "ORIGIN",
     "RELATION",
+    "STREAM_ABORT",
     "TRUNCATE",
     "TYPE",
     "UPDATE",
@@ -64,6 +65,7 @@ UPDATE: Final = ord("U")
 DELETE: Final = ord("D")
 TRUNCATE: Final = ord("T")
 MESSAGE: Final = ord("M")
+STREAM_ABORT: Final = ord("A")
 
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01 00:00 UTC in microseconds since 1970: the zero of Postgres's timestamps."""
@@ -216,7 +218,9 @@ def read_message(payload: bytes) -> LogicalMessage:
     try:
         flags = payload[1]
         lsn = int.from_bytes(payload[2:10], "big")
-        prefix, pos = _read_string(payload, 10)
+        end = payload.index(0, 10)
+        # A database in SQL_ASCII holds whatever bytes its clients sent.
+        prefix, pos = payload[10:end].decode("utf-8", "replace"), end + 1
         (length,) = _U32.unpack_from(payload, pos)
     except (IndexError, ValueError, _StructError) as error:
         raise ProtocolError(f"a logical message of {len(payload)} bytes cannot be read: {error}") from error

@@ -1,27 +1,31 @@
 """Unchanged TOAST: read the values again (EXACTNESS.md H13).
 
 The WAL of an UPDATE does not carry a large value that it left alone. The value is read from the table, as it is now: at
-least as new as the record, because the reading snapshot must see the record's transaction (else it is taken again). A
-row that is gone has no value to read: its columns are named unknown, and a delete or a newer record follows.
+least as new as the record, because the reading snapshot must see the record's transaction (else it is taken again), and
+never of a commit that a crash of Postgres could undo. A row that is gone has no value to read: its columns are named
+unknown, and a delete or a newer record follows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from cdc.errors import RetriableError
-from cdc.postgres.catalog import TableInfo, qualified
+from cdc.postgres.catalog import TableInfo
 from cdc.postgres.changes import Reselect
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.touched import DatabaseSnapshot
 
 __all__ = ["reselect"]
 
-BATCH: int = 500
+BATCH: Final = 500
+_PAGE: Final = 8192
+"""Of the WAL: XLOG_BLCKSZ."""
 
 
 def reselect(
@@ -58,7 +62,7 @@ def _read(
     types = {column.name: column.type_name for column in info.columns}
     if any(name not in types for name in (*key, *wanted)):
         return {}  # dropped or renamed since: there is no such value any more
-    keys = {tuple(item.change.after[i] for i in shape.key) for item in batch if item.change.after is not None}
+    changes = {tuple(item.change.after[i] for i in shape.key): item for item in batch if item.change.after is not None}
     values = sql.SQL(", ").join(
         sql.SQL("({})").format(
             sql.SQL(", ").join(
@@ -66,41 +70,86 @@ def _read(
                 for value, name in zip(row, key, strict=True)
             )
         )
-        for row in keys
+        for row in changes
     )
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in (*key, *wanted))
-    query = sql.SQL("select {} from only {} where ({}) in ({})").format(
+    query = sql.SQL("select {}, {} from {} t where ({}) in ({})").format(
         columns,
-        qualified(info.schema, info.name),
+        sql.SQL("xmin" if info.kind == "r" else "null"),
+        info.source,
         sql.SQL(", ").join(sql.Identifier(name) for name in key),
         values,
     )
     xids = {item.change.tx.xid for item in batch if item.change.tx.xid is not None}
-    pause = 0.001
-    while True:
-        try:
+    wait = _Pauses(keep_alive, stopping)
+    try:
+        while True:
             visible = connection.execute("select pg_current_snapshot()::text").fetchone()
             # The snapshot of the next statement is taken later, so it sees at least as much.
-            seen = visible is not None and all(DatabaseSnapshot.parse(visible[0]).sees(xid) for xid in xids)
-            result = connection.execute(query).pgresult if seen else None
-        except psycopg.Error as error:
-            if error.sqlstate in {"42703", "42P01"}:
-                return {}  # the column or table went away between the catalog's answer and this statement
-            raise translate(error, f"reading unchanged TOAST values of {info.full_name} again") from None
-        if result is not None:
-            width = len(key)
-            return {
-                tuple(result.get_value(row, i) or b"" for i in range(width)): [
-                    result.get_value(row, width + i) for i in range(len(wanted))
-                ]
-                for row in range(result.ntuples)
-            }
-        if stopping():
-            raise RetriableError("asked to stop while waiting for a streamed transaction to become visible")
-        keep_alive()
-        # It is committed in the WAL but not yet visible: it waits for a synchronous standby. Nothing signals the end.
-        time.sleep(pause)
-        pause = min(pause * 2, 0.5)
+            if visible is not None and all(DatabaseSnapshot.parse(visible[0]).sees(xid) for xid in xids):
+                break
+            # It is committed in the WAL but not yet visible: it waits for a synchronous standby.
+            wait()
+        result = connection.execute(query).pgresult
+        if result is None:
+            return {}
+        width = len(key)
+        found = {}
+        durable = True
+        for row in range(result.ntuples):
+            texts = [result.get_value(row, i) for i in range(width + len(wanted) + 1)]
+            place = tuple(text or b"" for text in texts[:width])
+            found[place] = texts[width:-1]
+            writer = changes[place].change.tx.xid if place in changes else None
+            durable &= texts[-1] is not None and writer is not None and int(texts[-1]) == writer
+        if not durable:
+            _await_flush(connection, wait)
+    except psycopg.Error as error:
+        if error.sqlstate in {"42703", "42P01"}:
+            return {}  # the column or table went away between the catalog's answer and this statement
+        raise translate(error, f"reading unchanged TOAST values of {info.full_name} again") from None
+    return found
+
+
+def _await_flush(connection: Connection, wait: Callable[[], None]) -> None:
+    """Wait until nothing that a session can see now would be lost if Postgres crashed.
+
+    Commits with synchronous_commit off are visible before they are on disk, and what is lost in a crash must not have
+    been told. A row as its streamed transaction left it needs no wait: only what is on disk is streamed.
+    """
+    row = connection.execute(
+        "select (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_size_bytes(current_setting('wal_segment_size'))"
+        " where not pg_is_in_recovery()"
+    ).fetchone()
+    if row is None:
+        return  # a standby shows what it has received, which its primary has on disk
+    target = _last_record_end(row[0], row[1])
+    flushed = "select (pg_current_wal_flush_lsn() - '0/0')::bigint"
+    while (found := connection.execute(flushed).fetchone()) is not None and found[0] < target:
+        wait()
+
+
+def _last_record_end(insert: int, segment: int) -> int:
+    """Where the last record ends, given where the next one begins: a page's header may be between, and is flushed only
+    with the next record."""
+    header = 40 if insert - insert % _PAGE == insert - insert % segment else 24
+    return insert - header if insert % _PAGE == header else insert
+
+
+class _Pauses:
+    """Waits a little, longer each time, with the source kept alive. Of what it waits for nothing signals the end."""
+
+    def __init__(self, keep_alive: Callable[[], None], stopping: Callable[[], bool]) -> None:
+        self._keep_alive = keep_alive
+        self._stopping = stopping
+        self._pause = 0.001
+
+    def __call__(self) -> None:
+        if self._stopping():
+            raise RetriableError("asked to stop while waiting for a commit to become visible and durable")
+        self._keep_alive()
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, 0.5)
 
 
 def _apply(batch: list[Reselect], found: Mapping[tuple[bytes, ...], list[bytes | None]]) -> None:
@@ -113,4 +162,5 @@ def _apply(batch: list[Reselect], found: Mapping[tuple[bytes, ...], list[bytes |
             item.change.unknown = [item.table.shape.columns[i].name for i in item.columns]
         else:
             for place, value in zip(item.columns, values, strict=True):
-                row[place] = value
+                mask = item.table.masks.get(place)
+                row[place] = value if mask is None or value is None else mask(value)

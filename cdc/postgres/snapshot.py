@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.errors import CdcError, FatalError
-from cdc.postgres.catalog import TableInfo, qualified, read_table
+from cdc.postgres.catalog import TableInfo, qualified
 from cdc.postgres.connection import Connection, connect, translate
 from cdc.postgres.copytext import parse_row
 from cdc.postgres.stream import ReplicationStream
@@ -35,6 +35,10 @@ MARKER_PREFIX: Final = "cdc.snapshot"
 """Prefix of the logical messages that mark chunks in the stream; never told downstream."""
 CHUNK_BYTES: Final = 8 << 20
 """A chunk ends at this size even before it has its number of rows."""
+
+
+Describe = Callable[[Connection, int], TableInfo | None]
+"""The table with this OID as it is captured, seen by the connection's transaction."""
 
 
 @dataclass(slots=True)
@@ -91,11 +95,12 @@ class ChunkReader:
     `raise_error`.
     """
 
-    def __init__(self, conninfo: dict[str, str], name: str, rows: int, run: str) -> None:
+    def __init__(self, conninfo: dict[str, str], name: str, rows: int, run: str, describe: Describe) -> None:
         self._conninfo = conninfo
         self._name = name
         self._rows = rows
         self._run_id = run
+        self._describe = describe
         self._number = 0
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._ready: queue.Queue[Chunk] = queue.Queue(maxsize=2)
@@ -173,7 +178,7 @@ class ChunkReader:
             reading.execute("begin transaction isolation level repeatable read read only")
             try:
                 _lock(reading, request.progress)
-                snapshot, table = _describe(reading, request.progress)
+                snapshot, table = _described(reading, request.progress, self._describe)
                 names = [column.name for column in table.columns]
                 gone = [name for name in request.key if name not in names]
                 if gone:
@@ -190,7 +195,7 @@ class ChunkReader:
                     query = _select(table) + sql.SQL(" limit {}").format(sql.Literal(self._rows + 1))
                     rows, more = _first_rows(reading, query, len(names), self._rows)
                 if more:
-                    query = _select(table) + _range(request.key, types, after, self._rows + 1)
+                    query = _range(table, request.key, types, after, self._rows + 1)
                     rows, more = _first_rows(reading, query, len(names), self._rows)
             finally:
                 reading.execute("rollback")
@@ -208,7 +213,8 @@ class ChunkReader:
         see it. Those that begin later write into a published table.
         """
         query = sql.SQL(
-            "select virtualtransaction from pg_locks where locktype = 'relation' and granted and relation = {}"
+            "select virtualtransaction from pg_locks where locktype = 'relation' and granted"
+            " and relation in (select {0} union all select relid::oid from pg_partition_tree({0}))"
             " and database = (select oid from pg_database where datname = current_database())"
             " and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
         ).format(sql.Literal(oid))
@@ -223,7 +229,7 @@ class ChunkReader:
         reading.execute("begin transaction isolation level repeatable read read only")
         try:
             reading.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(exported.name)))
-            snapshot, table = _describe(reading, request.progress)
+            snapshot, table = _described(reading, request.progress, self._describe)
             exported.holder.close()
             pending: list[RawRow] = []
             size = 0
@@ -247,7 +253,7 @@ class ChunkReader:
         for progress in self._ahead:
             table = qualified(progress.schema, progress.name)
             try:
-                row = reading.execute(sql.SQL("select exists (select from only {})").format(table)).fetchone()
+                row = reading.execute(sql.SQL("select exists (select from {})").format(table)).fetchone()
             except psycopg.errors.UndefinedTable:
                 return False  # said with its remedy when its turn comes
             if row is None or row[0]:
@@ -290,7 +296,8 @@ def _lock(connection: Connection, progress: SnapshotProgress) -> None:
     """
     table = qualified(progress.schema, progress.name)
     try:
-        connection.execute(sql.SQL("lock table only {} in access share mode").format(table))
+        # Without ONLY: partitions are locked too, and so are other heirs, which does no harm.
+        connection.execute(sql.SQL("lock table {} in access share mode").format(table))
     except psycopg.errors.UndefinedTable:
         raise _gone(progress) from None
 
@@ -302,35 +309,42 @@ def _gone(progress: SnapshotProgress) -> FatalError:
     )
 
 
-def _describe(connection: Connection, progress: SnapshotProgress) -> tuple[DatabaseSnapshot, TableInfo]:
+def _described(
+    connection: Connection, progress: SnapshotProgress, describe: Describe
+) -> tuple[DatabaseSnapshot, TableInfo]:
     """The running transaction's snapshot and the table as it sees it."""
     row = connection.execute("select pg_current_snapshot()::text").fetchone()
-    table = read_table(connection, progress.oid)
+    table = describe(connection, progress.oid)
     if table is None or row is None:
         raise _gone(progress)
     return DatabaseSnapshot.parse(row[0]), table
 
 
-def _select(table: TableInfo) -> sql.Composed:
-    only = sql.SQL("") if table.kind == "p" else sql.SQL("only ")
-    return sql.SQL("select {} from {}{}").format(
+def _select(table: TableInfo, *conditions: sql.Composable) -> sql.Composed:
+    """All rows that the publication tells of and that fulfil the conditions."""
+    published = [] if table.row_filter is None else [sql.SQL("({})").format(sql.SQL(table.row_filter))]
+    where = sql.SQL(" and ").join([*published, *conditions])
+    return sql.SQL("select {} from {}{}{}").format(
         sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
-        only,
-        qualified(table.schema, table.name),
+        table.source,
+        sql.SQL(" where " if published or conditions else ""),
+        where,
     )
 
 
-def _range(key: tuple[str, ...], types: list[str], after: list[str | None] | None, limit: int) -> sql.Composed:
+def _range(
+    table: TableInfo, key: tuple[str, ...], types: list[str], after: list[str | None] | None, limit: int
+) -> sql.Composed:
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in key)
-    clause = sql.SQL("").format()
+    beyond = []
     if after is not None:
         # format_type() has quoted the type's name already.
         values = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(type_name))
             for value, type_name in zip(after, types, strict=True)
         )
-        clause = sql.SQL(" where ({}) > ({})").format(columns, values)
-    return clause + sql.SQL(" order by {} limit {}").format(columns, sql.Literal(limit))
+        beyond.append(sql.SQL("({}) > ({})").format(columns, values))
+    return _select(table, *beyond) + sql.SQL(" order by {} limit {}").format(columns, sql.Literal(limit))
 
 
 def _first_rows(connection: Connection, query: sql.Composed, width: int, limit: int) -> tuple[list[RawRow], bool]:

@@ -61,14 +61,18 @@ class ReplicationStream:
         row = self._one(query, f"exporting a snapshot from the temporary slot {slot}")
         return parse_lsn(str(row[1])), str(row[2])
 
-    def start(self, slot: str, lsn: int, publication: str) -> None:
-        """Start the stream at ``lsn`` (the server moves it up to what the slot has confirmed)."""
+    def start(self, slot: str, lsn: int, publication: str, origin: str = "any") -> None:
+        """Start the stream at ``lsn`` (the server moves it up to what the slot has confirmed).
+
+        ``origin`` is ``any``, or ``none`` for the changes that were made on this server alone.
+        """
         query = sql.SQL(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, messages 'true')"
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, messages 'true'{})"
         ).format(
             sql.Identifier(slot),
             sql.SQL(format_lsn(lsn)),
             sql.Literal(sql.Identifier(publication).as_string(self._connection)),
+            sql.SQL("" if origin == "any" else ", origin 'none'"),
         )
         cursor = self._connection.cursor()
         try:

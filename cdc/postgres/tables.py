@@ -6,20 +6,22 @@ defaults, the order of the primary key) is the catalog's of now, and only where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from cdc.codec.envelope import row_shape
 from cdc.errors import FatalError, Finding
-from cdc.postgres.catalog import ColumnInfo, TableInfo, read_table, read_types
+from cdc.postgres.captured import read_captured
+from cdc.postgres.catalog import ColumnInfo, TableInfo, read_types
 from cdc.postgres.changes import CapturedTable
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
+from cdc.postgres.masks import masked_mapping
 from cdc.postgres.pgoutput import Relation
 from cdc.postgres.types import PgType, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, Column, RowShape
 
-__all__ = ["TableRegistry", "table_findings"]
+__all__ = ["TableRegistry", "require"]
 
 
 class TableRegistry:
@@ -44,7 +46,7 @@ class TableRegistry:
         """The table of a Relation message; ``None`` when the lists leave it out."""
         if not self._config.captures(relation.schema, relation.name):
             return None
-        info = read_table(self._connection(), relation.oid)
+        info = read_captured(self._connection(), self._config, relation.oid)
         known = {column.name: column for column in info.columns} if info else {}
         columns = []
         for told in relation.columns:
@@ -60,25 +62,50 @@ class TableRegistry:
                     default=now.default if now is not None and same else None,
                 )
             )
-        told_key = {column.name for column in relation.columns if column.is_key}
-        key = info.primary_key if info else ()
-        if relation.replica_identity == "d" and set(key) != told_key:
+        key = self._key(relation, info)
+        picks = tuple(
+            place
+            for place, column in enumerate(columns)
+            if column.name in key or self._config.selection.column(relation.schema, relation.name, column.name)
+        )
+        return self._remember(
+            relation.oid,
+            relation.schema,
+            relation.name,
+            tuple(columns[place] for place in picks),
+            key,
+            info,
+            len(columns),
+            None if len(picks) == len(columns) else picks,
+        )
+
+    def _key(self, relation: Relation, info: TableInfo | None) -> tuple[str, ...]:
+        """The record key of rows of this version."""
+        schema, name = relation.schema, relation.name
+        present = [column.name for column in relation.columns]
+        told = {column.name for column in relation.columns if column.is_key}
+        ruled = self._config.selection.key(schema, name, present)
+        key = ruled if ruled is not None else info.key if info else ()
+        if ruled is None and relation.replica_identity == "d" and told and set(key) != told:
             # The key has changed since: the one the rows were written under is the flagged columns.
-            key = tuple(column.name for column in relation.columns if column.is_key)
-        if relation.replica_identity == "i" and not set(key) <= told_key:
+            key = tuple(name for name in present if name in told)
+        before = self._tables.get(relation.oid)
+        if before is not None and relation.replica_identity == "i":
+            # The rows told so far have the key that the table had then, whatever would be chosen now.
+            key = tuple(before.shape.columns[place].name for place in before.shape.key)
+        # A leaf's identity, not its root's, decides what is told of old rows: those were checked at start.
+        if relation.replica_identity == "i" and not set(key) <= told and (info is None or info.kind != "p"):
             raise FatalError(
-                f"{relation.schema}.{relation.name} has REPLICA IDENTITY USING INDEX on "
-                f"({', '.join(sorted(told_key))}), which lacks its primary key: a change of the key would not tell "
-                f'which row it was. Remedy: ALTER TABLE "{relation.schema}"."{relation.name}" REPLICA IDENTITY '
-                "DEFAULT; then delete this connector's offsets to take a new snapshot"
+                f"{schema}.{name} has REPLICA IDENTITY USING INDEX on ({', '.join(sorted(told))}), which lacks its "
+                "record key: a change of the key would not tell which row it was. Remedy: ALTER TABLE "
+                f'"{schema}"."{name}" REPLICA IDENTITY DEFAULT; then delete this connector\'s offsets to take a new '
+                "snapshot"
             )
-        present = {column.name for column in columns}
-        key = key if all(name in present for name in key) else ()
-        return self._remember(relation.oid, relation.schema, relation.name, tuple(columns), key, info)
+        return key if all(name in present for name in key) else ()
 
     def from_catalog(self, info: TableInfo) -> CapturedTable:
         """The table as the catalog has it: for rows read by a snapshot."""
-        return self._remember(info.oid, info.schema, info.name, info.columns, info.primary_key, info)
+        return self._remember(info.oid, info.schema, info.name, info.columns, info.key, info, len(info.columns), None)
 
     def _remember(
         self,
@@ -88,24 +115,36 @@ class TableRegistry:
         columns: tuple[ColumnInfo, ...],
         key: tuple[str, ...],
         info: TableInfo | None,
+        width: int,
+        picks: tuple[int, ...] | None,
     ) -> CapturedTable:
-        shape = self._shape(schema, name, columns, key)
+        shape, masks = self._shape(schema, name, columns, key)
         if info is not None:
             self.infos[oid] = info
         known = self._tables.get(oid)
         if known is not None and _same(known.shape, shape):
-            return known
-        table = CapturedTable(oid, shape)
+            shape = known.shape
+            if (known.width, known.picks) == (width, picks):
+                return known
+        table = CapturedTable(oid, shape, width, picks, masks)
         self._tables[oid] = table
         return table
 
-    def _shape(self, schema: str, name: str, columns: tuple[ColumnInfo, ...], key: tuple[str, ...]) -> RowShape:
+    def _shape(
+        self, schema: str, name: str, columns: tuple[ColumnInfo, ...], key: tuple[str, ...]
+    ) -> tuple[RowShape, dict[int, Callable[[bytes], bytes]]]:
         missing = {column.type_oid for column in columns} - self._types.keys()
         if missing:
             self._types.update(read_types(self._connection(), missing))
         shaped = []
-        for column in columns:
+        masks = {}
+        for place, column in enumerate(columns):
             mapping = resolve(column.type_oid, column.typmod, self._types, self._modes)
+            mask = None if column.name in key else self._config.selection.mask(schema, name, column.name)
+            if mask is not None:
+                mapping, apply = masked_mapping(mask, mapping, column.type_oid, column.typmod)
+                if apply is not None:
+                    masks[place] = apply
             optional = not column.not_null and column.name not in key
             default = NO_DEFAULT if column.default is None else default_value(column.default, mapping)
             shaped.append(
@@ -117,7 +156,7 @@ class TableRegistry:
                 )
             )
         names = [column.name for column in columns]
-        return row_shape(
+        shape = row_shape(
             topic=self._config.topic(schema, name),
             db=self._config.database_dbname,
             schema=schema,
@@ -125,55 +164,13 @@ class TableRegistry:
             columns=tuple(shaped),
             key=tuple(names.index(part) for part in key),
             server=self._config.topic_prefix,
+            compact=bool(key) and self._config.compacted,
         )
+        return shape, masks
 
 
 def _same(a: RowShape, b: RowShape) -> bool:
     return (a.topic, a.columns, a.key) == (b.topic, b.columns, b.key)
-
-
-def table_findings(tables: Iterable[TableInfo]) -> list[Finding]:
-    """Tables that cannot be captured without harm, each with its remedy (EXACTNESS.md H15, DESIGN.md §4)."""
-    findings = []
-    for table in tables:
-        name = table.full_name
-        quoted = f'"{table.schema}"."{table.name}"'
-        problem = remedy = ""
-        if table.persistence == "u":
-            problem = f"{name} is UNLOGGED: its changes are not in the WAL"
-            remedy = f"ALTER TABLE {quoted} SET LOGGED; or leave it out of table.include.list"
-        elif table.kind == "p":
-            problem = f"{name} is a partitioned table, which this version captures only by its partitions"
-            remedy = "Name the partitions in table.include.list"
-        elif table.replica_identity == "n":
-            problem = (
-                f"{name} has REPLICA IDENTITY NOTHING: publishing it makes the application's UPDATE and DELETE fail"
-            )
-            remedy = f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT;"
-        elif not table.primary_key and table.replica_identity == "d":
-            problem = (
-                f"{name} has no primary key and no replica identity: publishing it makes the application's UPDATE "
-                "and DELETE fail"
-            )
-            remedy = (
-                f"Add a primary key; or ALTER TABLE {quoted} REPLICA IDENTITY FULL; (it is then a stream of changes "
-                "without keys, not mirrored by sinks); or leave it out of table.include.list"
-            )
-        elif table.deferrable:
-            problem = (
-                f"the primary key of {name} is DEFERRABLE: within a statement two rows may bear one key, and their "
-                "records would overtake each other"
-            )
-            remedy = "Make the constraint NOT DEFERRABLE, or leave the table out of table.include.list"
-        elif table.replica_identity == "i" and not set(table.primary_key) <= set(table.identity_columns):
-            problem = (
-                f"{name} has REPLICA IDENTITY USING INDEX on ({', '.join(table.identity_columns)}), which lacks its "
-                "primary key: deletes would not tell which row"
-            )
-            remedy = f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; (or FULL)"
-        if problem:
-            findings.append(Finding(problem, key="table.include.list", remedy=remedy))
-    return findings
 
 
 def require(findings: list[Finding]) -> None:

@@ -13,27 +13,33 @@ from typing import Any, Final
 
 import structlog
 
-from cdc.errors import FatalError, RetriableError
+from cdc.errors import FatalError, Finding, RetriableError
 from cdc.plugin import SourceTask, TaskContext
 from cdc.postgres import preparation
+from cdc.postgres.captured import read_captured, table_findings, table_warnings
 from cdc.postgres.catalog import TableInfo, table_bytes
 from cdc.postgres.changes import CapturedTable, Decoder
+from cdc.postgres.choice import chosen_tables, set_identities
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, application_name, connect
 from cdc.postgres.headers import context_headers
 from cdc.postgres.pgoutput import LogicalMessage, format_lsn
 from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
+from cdc.postgres.publication import ensure_publication
 from cdc.postgres.reselect import reselect
 from cdc.postgres.snapshot import MARKER_PREFIX, Chunk, ChunkReader, Exported, SnapshotProgress
 from cdc.postgres.stream import ReplicationStream
-from cdc.postgres.tables import TableRegistry, require, table_findings
+from cdc.postgres.tables import TableRegistry, require
 from cdc.postgres.touched import TouchLog
+from cdc.postgres.unavailable import mark_unknown
 from cdc.record import RowChange, Transaction
 
 __all__ = ["PostgresSourceTask"]
 
 _log = structlog.get_logger(__name__)
 
+ORIGIN_SINCE: Final = 160000
+"""START_REPLICATION takes the option origin."""
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
 PATIENT_BYTES: Final = 1 << 30
@@ -78,9 +84,9 @@ class PostgresSourceTask(SourceTask):
             self.keep_alive_interval = min(config.status_update_interval_ms / 1000, sender_timeout / 3)
         else:
             self.keep_alive_interval = config.status_update_interval_ms / 1000
-        chosen = preparation.chosen_tables(connection, config)
-        require(chosen.findings)
-        require(table_findings(chosen.tables))
+        chosen = chosen_tables(connection, config)
+        version = connection.info.server_version
+        require(chosen.findings + table_findings(chosen.tables, config, version) + _origin_findings(config, version))
 
         stored = self._stored(offsets)
         self._stream = stream = ReplicationStream(config.conninfo(), self._name)
@@ -88,11 +94,14 @@ class PostgresSourceTask(SourceTask):
         slot = preparation.slot_of(connection, config)
         preparation.verify_slot(slot, config, stored)
         if stored is not None:
-            preparation.verify_position(stored, system, stream.timeline_history, config.publication)
+            preparation.verify_position(stored, system, stream.timeline_history, config)
         told = {table.oid: offsets.get(self._table_partition(table.schema, table.name)) for table in chosen.tables}
-        preparation.ensure_publication(
+        set_identities(connection, chosen.alterations)
+        ensure_publication(
             connection, config, chosen.tables, stored, {oid: offset for oid, offset in told.items() if offset}
         )
+        for warning in table_warnings(chosen.tables, config, version):
+            _log.warning(warning, connector=config.name)
         if slot is None:
             begin = stream.create_slot(config.slot)
         else:
@@ -115,10 +124,11 @@ class PostgresSourceTask(SourceTask):
             position.open,
             tombstones=config.tombstones_on_delete,
             skipped=config.skipped,
+            skip_unchanged=config.skip_messages_without_change,
             on_message=self._message,
         )
         self._plan_snapshots(offsets, chosen.tables)
-        stream.start(config.slot, position.lsn, config.publication)
+        stream.start(config.slot, position.lsn, config.publication, config.publish_origin)
         self._context.report("stream", {"slot": config.slot, "from": format_lsn(position.lsn), "epoch": position.epoch})
 
     def _stored(self, offsets: Mapping[str, Any]) -> StoredPosition | None:
@@ -135,7 +145,8 @@ class PostgresSourceTask(SourceTask):
         return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin)
 
     def _plan_snapshots(self, offsets: Mapping[str, Any], tables: Sequence[TableInfo]) -> None:
-        mode = self._config.snapshot_mode
+        config = self._config
+        mode = config.snapshot_mode
         wanted = []
         for table in tables:
             stored = offsets.get(self._table_partition(table.schema, table.name))
@@ -144,10 +155,10 @@ class PostgresSourceTask(SourceTask):
                 progress.done = stored["snapshot"] == "done"
                 progress.rows = int(stored["rows"])
                 progress.after = stored["after"]
-            if mode == "no_data" and stored is None:
+            if stored is None and (mode == "no_data" or not config.reads_rows(table.schema, table.name)):
                 progress.done = True
                 self._dirty.add(table.oid)
-            if not table.primary_key and not progress.done:
+            if not table.ordered and not progress.done:
                 progress.rows, progress.after = 0, None
             self._progress[table.oid] = progress
             if not progress.done:
@@ -155,21 +166,27 @@ class PostgresSourceTask(SourceTask):
         if not wanted:
             return
         # By name, unless that takes long: the exported snapshots of tables without key hold back vacuum till then.
-        keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.primary_key])
-        wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and bool(table.primary_key), table.schema, table.name))
+        keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.ordered])
+        wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and table.ordered, table.schema, table.name))
         run = f"{self._config.name}/{os.getpid()}/{time.time_ns()}"
         self._wanted = {table.oid for table in wanted}
-        reader = ChunkReader(self._config.conninfo(), self._name, self._config.snapshot_fetch_size, run)
+        reader = ChunkReader(
+            self._config.conninfo(),
+            self._name,
+            self._config.snapshot_fetch_size,
+            run,
+            lambda connection, oid: read_captured(connection, config, oid),
+        )
         for number, table in enumerate(wanted):
             exported = None
-            if table.primary_key:
+            if table.ordered:
                 self._touched.tables.add(table.oid)
             else:
                 holder = ReplicationStream(self._config.conninfo(), self._name)
                 point, name = holder.export_snapshot(f"cdc_snapshot_{os.getpid()}_{number}")
                 exported = Exported(name, point, holder)
                 self._decoder.from_lsn[table.oid] = point
-            reader.request(self._progress[table.oid], table.primary_key, exported)
+            reader.request(self._progress[table.oid], table.key, exported)
         reader.start()
         self._reader = reader
         self._context.report("phase", "snapshot")
@@ -189,8 +206,7 @@ class PostgresSourceTask(SourceTask):
             if mode == "reselect":
                 reselect(pending, self._connection, self._tables.infos, self.keep_alive, self._context.stopping)
             else:
-                for item in pending:
-                    item.change.unknown = [item.table.shape.columns[i].name for i in item.columns]
+                mark_unknown(pending, self._config.placeholder if mode == "placeholder" else None)
         if decoder.reply_requested:
             decoder.reply_requested = False
             self._send_status()
@@ -257,7 +273,7 @@ class PostgresSourceTask(SourceTask):
             self._tracker.asked()
         if message.prefix != MARKER_PREFIX or self._reader is None:
             return []
-        chunk = self._reader.take(message.content.decode())
+        chunk = self._reader.take(message.content.decode("utf-8", "replace"))
         return [] if chunk is None else self._emit(chunk, tx, lsn, ordinal)
 
     def _emit(self, chunk: Chunk, tx: Transaction, lsn: int, ordinal: int) -> list[RowChange]:
@@ -265,7 +281,8 @@ class PostgresSourceTask(SourceTask):
         table: CapturedTable = self._tables.from_catalog(chunk.table)
         shape = table.shape
         progress = self._progress[chunk.table.oid]
-        newer = self._touched.newer(chunk.snapshot, table.oid) if shape.key else set()
+        # A table that is not read in ranges of its key is read in one exported snapshot (H10).
+        newer = self._touched.newer(chunk.snapshot, table.oid) if chunk.table.ordered else set()
         if newer is None:
             raise RetriableError(
                 f"rows of {chunk.table.full_name} changed in ways that cannot be told one by one while a chunk of its "
@@ -277,6 +294,7 @@ class PostgresSourceTask(SourceTask):
         for row in rows:
             if newer and tuple(row[i] for i in key) in newer:
                 continue
+            table.masked(row)
             out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker="true"))
         if out:
             begun = any(other.rows for other in self._progress.values() if other.oid in self._wanted)
@@ -324,3 +342,9 @@ class PostgresSourceTask(SourceTask):
     def _table_partition(self, schema: str, name: str) -> str:
         parts = {"server": self._config.topic_prefix, "table": f"{schema}.{name}"}
         return json.dumps([self._config.name, parts], separators=(",", ":"))
+
+
+def _origin_findings(config: PostgresConfig, server_version: int) -> list[Finding]:
+    if config.publish_origin == "any" or server_version >= ORIGIN_SINCE:
+        return []
+    return [Finding("publish.origin=none needs Postgres 16", key="publish.origin", remedy="Set it to any, or upgrade")]

@@ -198,7 +198,7 @@ class _Session:
             if change.broadcast:
                 for partition in range(partitions):
                     # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).
-                    key = self._keys.control_key(partition) if change.shape.key and self._compacts else None
+                    key = self._keys.control_key(partition) if change.shape.compact and self._compacts else None
                     produce(topic, key, value, headers, partition)
             else:
                 produce(topic, encode_key(change), value, headers)
@@ -248,7 +248,7 @@ class _Session:
         self.healthy = True
 
     def _compile(self, shape: RowShape) -> tuple[KeyEncoder, ValueEncoder, int]:
-        partitions = self._topics.ensure(shape.topic, COMPACTED if shape.key else EVENTS)
+        partitions = self._topics.ensure(shape.topic, COMPACTED if shape.compact else EVENTS)
 
         def make() -> tuple[KeyEncoder, ValueEncoder]:
             return self._keys.key_encoder(shape, self._memory), self._values.value_encoder(shape)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from cdc.postgres import preparation
+from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.postgres.privileges import privilege_findings
@@ -37,7 +37,7 @@ def test_what_a_role_lacks_is_named_and_its_remedies_mend_it(database: Database)
             }
         )
         with connect(config.conninfo(), "test") as connection:
-            tables = preparation.chosen_tables(connection, config).tables
+            tables = chosen_tables(connection, config).tables
             findings = privilege_findings(connection, config, tables)
             assert [finding.key for finding in findings] == ["database.user", "database.user", "publication.name"]
             for finding in findings:

@@ -90,14 +90,6 @@ def test_row_security_does_not_hide_rows_in_silence(tail: MakeTail, database: Da
         database.execute(f"drop owned by {name}_reader; drop role {name}_reader")
 
 
-@pytest.mark.parametrize("how", ["t where (id > 1)", "t (id)"])
-def test_a_publication_that_leaves_rows_or_columns_out_is_refused(tail: MakeTail, database: Database, how: str) -> None:
-    database.execute("create table t (id int primary key, v int); insert into t values (1, 1), (2, 2)")
-    database.execute(f"create publication partial for table {how}")
-    with pytest.raises(FatalError, match=r"public\.t.*(row filter|column list)"):
-        tail(publication_name="partial").start()
-
-
 def test_partitions_published_as_their_root_are_refused(tail: MakeTail, database: Database) -> None:
     database.execute(
         "create table r (id int primary key) partition by range (id);"

@@ -242,3 +242,15 @@ def test_logs_are_redacted_whoever_writes_them(log_format: LogFormat) -> None:
     assert text.count("shop") == 4
     if log_format == "json":
         assert [list(json.loads(line))[:3] for line in text.splitlines()] == [["timestamp", "level", "event"]] * 4
+
+
+def test_a_salt_in_the_name_of_a_property_is_not_shown() -> None:
+    text = "worker: {bootstrap.servers: \"a:1\"}\nconnectors:\n  shop:\n    connector.class: postgres\n"
+    text += "    database.user: u\n    database.dbname: d\n    topic.prefix: t\n"
+    rule = "    column.mask.hash.{}.with.salt.PepperPot9: public.t.v\n"
+    config = cdc.config.loads({"b.yaml": text + rule.format("SHA-256")})
+    assert "PepperPot9" not in render_config(config, "json")
+    with pytest.raises(ConfigError) as caught:
+        cdc.config.loads({"b.yaml": text + rule.format("SHA-257")})
+    assert "PepperPot9" not in str(caught.value)
+    assert "SHA-257" in str(caught.value)

@@ -136,7 +136,7 @@ def _compare_pair(pair: Pair, told: TableReport, patience: float | None, limit: 
         # A mark must be flushed, for the walsender to read it, but wait for no standby.
         connection.execute("set synchronous_commit = local")
         client = open_parts.enter_context(closing(open_redis(pair.sink)))
-        rows = TableRows(connection, pair.table.oid)
+        rows = TableRows(connection, pair.source, pair.table.oid)
         progress = None
         if patience is not None:
             ends = open_parts.enter_context(closing(TopicEnds(pair.worker, pair.topic)))

@@ -15,10 +15,10 @@ from cdc.mirror.store import Partition, StoredOffset
 from cdc.operate.verify.report import NotCompared
 from cdc.operate.verify.rows import TableRows
 from cdc.postgres.catalog import TableInfo
+from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.postgres.connector import PostgresSourceConnector
-from cdc.postgres.preparation import chosen_tables
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
 from cdc.redis.errors import translate
@@ -42,7 +42,7 @@ class Pair:
         """The keys of the table's rows. `ConfigError` when the sink's template is no key of them."""
         columns = [
             KeyColumn(name, kind if isinstance(kind, str) else "text")
-            for name, kind in zip(rows.info.primary_key, rows.key_types, strict=True)
+            for name, kind in zip(rows.info.key, rows.key_types, strict=True)
         ]
         try:
             return self.sink.template(self.topic).bind(self.topic, columns)
@@ -97,8 +97,12 @@ def _add(source: PostgresConfig, sinks: list[ConnectorSpec], only: str | None, f
         topic = source.topic(table.schema, table.name)
         readers = [(spec, sink) for spec, sink in _settings(sinks) if sink.reads(topic)]
         reason = ""
-        if not table.primary_key:
+        if not table.key:
             reason = f"it has no primary key to make keys of; its changes are in the topic {topic}"
+        elif not table.ordered:
+            reason = f"rows can share its record key, or the key can be NULL; its changes are in the topic {topic}"
+        elif not table.streamed:
+            reason = "its changes are told under the names of its partitions (publish.via.partition.root=false)"
         elif not readers:
             reason = f"no Redis sink that is compared reads the topic {topic}"
         if reason:

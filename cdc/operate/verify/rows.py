@@ -17,7 +17,9 @@ from psycopg import sql
 from cdc.codec.canonical import CanonicalType
 from cdc.errors import FatalError
 from cdc.operate.verify.compare import expected_hash
-from cdc.postgres.catalog import TableInfo, qualified, read_table, read_types
+from cdc.postgres.captured import column_masks, read_captured
+from cdc.postgres.catalog import TableInfo, read_types
+from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.copytext import parse_row
 from cdc.postgres.pg_type import canonical_type
@@ -45,10 +47,14 @@ class Row:
 
 
 class TableRows:
-    """Reads a table with a primary key. `describe` again after DDL; psycopg's errors are translated."""
+    """Reads a table with a record key, as the ``source`` captures it: published rows, chosen columns, masked.
 
-    def __init__(self, connection: Connection, oid: int) -> None:
+    `describe` again after DDL; psycopg's errors are translated.
+    """
+
+    def __init__(self, connection: Connection, source: PostgresConfig, oid: int) -> None:
         self._connection = connection
+        self._source = source
         self._oid = oid
         self.info: TableInfo
         self._columns: list[tuple[bytes, CanonicalType]]
@@ -56,18 +62,23 @@ class TableRows:
 
     def describe(self) -> None:
         """Read the table's definition. `FatalError` when the table is gone or has lost its key."""
-        info = read_table(self._connection, self._oid)
-        if info is None or not info.primary_key:
+        info = read_captured(self._connection, self._source, self._oid)
+        if info is None or not info.ordered:
             name = self.info.full_name if hasattr(self, "info") else f"with OID {self._oid}"
             what = "was dropped" if info is None else "has no primary key any more"
             raise FatalError(f"the table {name} {what} while it was being compared. Compare again")
         types = read_types(self._connection, {column.type_oid for column in info.columns})
         self.info = info
+        self._masks = column_masks(info, self._source.selection)
         self._columns = [
-            (column.name.encode(), canonical_type(column.type_oid, column.typmod, types)) for column in info.columns
+            (
+                column.name.encode(),
+                "text" if place in self._masks else canonical_type(column.type_oid, column.typmod, types),
+            )
+            for place, column in enumerate(info.columns)
         ]
         names = [column.name for column in info.columns]
-        self._places = [names.index(name) for name in info.primary_key]
+        self._places = [names.index(name) for name in info.key]
         self.key_types = tuple(self._columns[place][1] for place in self._places)
         """The key columns' types, as `cdc.codec.canonical.from_postgres` takes them."""
         self._key_casts = [info.columns[place].type_name for place in self._places]
@@ -122,7 +133,7 @@ class TableRows:
         names = [sql.Identifier(f"k{place}") for place in range(len(self._places))]
         join = sql.SQL(" and ").join(
             sql.SQL("t.{} = w.{}").format(sql.Identifier(column), name)
-            for column, name in zip(self.info.primary_key, names, strict=True)
+            for column, name in zip(self.info.key, names, strict=True)
         )
         query = self._select(places) + sql.SQL(" join (values {}) w ({}) on {}").format(
             wanted, sql.SQL(", ").join(names), join
@@ -141,12 +152,14 @@ class TableRows:
 
     def _select(self, places: Sequence[int]) -> sql.Composed:
         columns = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(self.info.columns[i].name) for i in places)
-        return sql.SQL("select t.xmin::text, {} from only {} t").format(
-            columns, qualified(self.info.schema, self.info.name)
-        )
+        source = self.info.source
+        if self.info.row_filter is not None:
+            published = sql.SQL("(select *, xmin from {} where {})")
+            source = published.format(source, sql.SQL(self.info.row_filter))
+        return sql.SQL("select t.xmin::text, {} from {} t").format(columns, source)
 
     def _after(self, after: tuple[str, ...] | None) -> sql.Composed:
-        columns = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(name) for name in self.info.primary_key)
+        columns = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(name) for name in self.info.key)
         where = sql.SQL("").format()
         if after is not None:
             where = sql.SQL(" where ({}) > ({})").format(columns, sql.SQL(", ").join(self._casts(after)))
@@ -169,6 +182,10 @@ class TableRows:
 
     def _row(self, line: bytes, places: Sequence[int]) -> Row:
         version, *values = parse_row(line[:-1], len(places) + 1)
+        values = [
+            self._masks[place](value) if value is not None and place in self._masks else value
+            for place, value in zip(places, values, strict=True)
+        ]
         texts = dict(zip(places, values, strict=True))
         key = tuple(texts[place].decode() for place in self._places)
         return Row(key, version, expected_hash([self._columns[i] for i in places], values))

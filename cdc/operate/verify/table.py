@@ -121,7 +121,7 @@ class TableComparison:
         try:
             return tuple(
                 postgres_text(kind, parsed[name])
-                for name, kind in zip(self._rows.info.primary_key, self._rows.key_types, strict=True)
+                for name, kind in zip(self._rows.info.key, self._rows.key_types, strict=True)
             )
         except ValueError:
             return None
