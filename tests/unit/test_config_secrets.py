@@ -245,7 +245,7 @@ def test_logs_are_redacted_whoever_writes_them(log_format: LogFormat) -> None:
 
 
 def test_a_salt_in_the_name_of_a_property_is_not_shown() -> None:
-    text = "worker: {bootstrap.servers: \"a:1\"}\nconnectors:\n  shop:\n    connector.class: postgres\n"
+    text = 'worker: {bootstrap.servers: "a:1"}\nconnectors:\n  shop:\n    connector.class: postgres\n'
     text += "    database.user: u\n    database.dbname: d\n    topic.prefix: t\n"
     rule = "    column.mask.hash.{}.with.salt.PepperPot9: public.t.v\n"
     config = cdc.config.loads({"b.yaml": text + rule.format("SHA-256")})
