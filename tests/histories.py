@@ -167,6 +167,7 @@ _PRELUDE: Final = """
 create type mood as enum ('sad', 'it''s ok', 'very happy');
 create domain amount as numeric(8, 2);
 create domain big as text;
+create sequence versions;
 create type pair as (a int, b text);
 """
 _NAMES: Final = ("plain", "Upper Case", 'quo"te', "dot.ted", "ünïcode_😀", "order", "x" * 63)
@@ -180,6 +181,8 @@ class Table:
     columns: list[tuple[str, str, bool]]
     key: list[str]
     identity: str
+    versioned: bool = False
+    """Whether every write gives its row a higher ``version``, a bigint from a sequence of all tables."""
 
     def __post_init__(self) -> None:
         self.identifier = sql.Identifier("public", self.name)
@@ -189,6 +192,8 @@ class Table:
             sql.SQL("{} {}{}").format(sql.Identifier(name), sql.SQL(type_), sql.SQL(" not null" if required else ""))
             for name, type_, required in self.columns
         ]
+        if self.versioned:
+            definitions.append(sql.SQL("version bigint not null default nextval('versions')"))
         key = sql.SQL(", ").join(map(sql.Identifier, self.key))
         statements = [
             sql.SQL("create table {} ({}, primary key ({}))").format(
@@ -213,15 +218,14 @@ class History:
     phases: list[list[list[sql.Composed]]] = field(default_factory=list)
 
     @classmethod
-    def draw(cls, seed: int, types: dict[str, Draw] | None = None, phases: int = 3, transactions: int = 25) -> History:
+    def draw(cls, seed: int, phases: int = 3, transactions: int = 25, *, versioned: bool = False) -> History:
         """``phases`` times ``transactions`` transactions on one to three tables."""
         rng = random.Random(seed)
         made = cls(seed)
-        pool = types or TYPES
         for name in rng.sample(_NAMES, rng.randint(1, 3)):
-            made.tables.append(_table(rng, name, list(pool)))
+            made.tables.append(_table(rng, name, versioned=versioned))
         for _ in range(phases):
-            made.phases.append([_transaction(rng, made.tables, pool) for _ in range(transactions)])
+            made.phases.append([_transaction(rng, made.tables) for _ in range(transactions)])
         return made
 
     def create(self) -> Iterator[sql.Composed]:
@@ -243,62 +247,60 @@ def play(connection: psycopg.Connection, transactions: list[list[sql.Composed]])
                     continue  # a key that is there already: the rest of the transaction goes on
 
 
-def _table(rng: random.Random, name: str, pool: list[str]) -> Table:
+def _table(rng: random.Random, name: str, *, versioned: bool) -> Table:
     key_types = rng.choices(_KEYS, k=rng.choice([1, 1, 2, 3]))
     columns = [(f"k{number}", type_, True) for number, type_ in enumerate(key_types)]
-    for number, type_ in enumerate(rng.sample(pool, rng.randint(1, 12))):
+    for number, type_ in enumerate(rng.sample(list(TYPES), rng.randint(1, 12))):
         columns.append((f"c{number}", type_, rng.random() < 0.3))
     key = [column[0] for column in columns[: len(key_types)]]
     rng.shuffle(key)
     rng.shuffle(columns)
-    return Table(name, columns, key, rng.choice(["default", "default", "full"]))
+    return Table(name, columns, key, rng.choice(["default", "default", "full"]), versioned)
 
 
-def _value(rng: random.Random, type_: str, required: bool, pool: dict[str, Draw]) -> sql.Composed:
+def _value(rng: random.Random, type_: str, required: bool) -> sql.Composed:
     if not required and rng.random() < 0.25:
         return sql.Composed([sql.SQL("NULL")])
-    return sql.SQL("{}::text::{}").format(sql.Literal(pool[type_](rng)), sql.SQL(type_))
+    return sql.SQL("{}::text::{}").format(sql.Literal(TYPES[type_](rng)), sql.SQL(type_))
 
 
-def _key_value(rng: random.Random, type_: str, pool: dict[str, Draw]) -> sql.Composed:
+def _key_value(rng: random.Random, type_: str) -> sql.Composed:
     """One of twelve, so that rows meet again."""
     few = random.Random(rng.randrange(12))
-    while "inf" in (drawn := pool[type_](few)):
+    while "inf" in (drawn := TYPES[type_](few)):
         continue  # an infinite date has no number of days, and a key must be exact
     return sql.SQL("{}::text::{}").format(sql.Literal(drawn), sql.SQL(type_))
 
 
-def _transaction(rng: random.Random, tables: list[Table], pool: dict[str, Draw]) -> list[sql.Composed]:
+def _transaction(rng: random.Random, tables: list[Table]) -> list[sql.Composed]:
     statements = []
     for _ in range(rng.choice([1, 1, 2, 5, 12])):
         table = rng.choice(tables)
         kind = rng.choices(
             ["insert", "update", "delete", "move", "thrice", "rolled back", "truncate"], [40, 30, 12, 8, 6, 4, 0.7]
         )[0]
-        statements.append(_statement(rng, table, kind, pool))
+        statements.append(_statement(rng, table, kind))
     return statements
 
 
-def _statement(rng: random.Random, table: Table, kind: str, pool: dict[str, Draw]) -> sql.Composed:
+def _statement(rng: random.Random, table: Table, kind: str) -> sql.Composed:
     if kind == "insert":
-        return _insert(rng, table, pool)
+        return _insert(rng, table)
     if kind == "truncate":
         return sql.SQL("truncate {}").format(table.identifier)
     if kind == "thrice":  # the life of a row within one transaction
-        return sql.SQL("{}; {}; {}").format(
-            _insert(rng, table, pool), _update(rng, table, pool, moves=False), _delete(rng, table)
-        )
+        return sql.SQL("{}; {}; {}").format(_insert(rng, table), _update(rng, table, moves=False), _delete(rng, table))
     if kind == "rolled back":
-        doing = _insert(rng, table, pool), _delete(rng, table)
+        doing = _insert(rng, table), _delete(rng, table)
         return sql.SQL("savepoint s; {}; {}; rollback to savepoint s; release savepoint s").format(*doing)
     if kind == "delete":
         return _delete(rng, table)
-    return _update(rng, table, pool, moves=kind == "move")
+    return _update(rng, table, moves=kind == "move")
 
 
-def _insert(rng: random.Random, table: Table, pool: dict[str, Draw]) -> sql.Composed:
+def _insert(rng: random.Random, table: Table) -> sql.Composed:
     values = [
-        _key_value(rng, type_, pool) if name in table.key else _value(rng, type_, required, pool)
+        _key_value(rng, type_) if name in table.key else _value(rng, type_, required)
         for name, type_, required in table.columns
     ]
     names = [sql.Identifier(name) for name, _, _ in table.columns]
@@ -320,17 +322,19 @@ def _delete(rng: random.Random, table: Table) -> sql.Composed:
     return sql.SQL("delete from {} where {}").format(table.identifier, _chosen(rng, table))
 
 
-def _update(rng: random.Random, table: Table, pool: dict[str, Draw], *, moves: bool) -> sql.Composed:
+def _update(rng: random.Random, table: Table, *, moves: bool) -> sql.Composed:
     values = [column for column in table.columns if column[0] not in table.key]
     changed = rng.sample(values, rng.randint(1, max(1, len(values) // 2)))
     sets = [
-        sql.SQL("{} = {}").format(sql.Identifier(name), _value(rng, type_, required, pool))
+        sql.SQL("{} = {}").format(sql.Identifier(name), _value(rng, type_, required))
         for name, type_, required in changed
     ]
+    if table.versioned:
+        sets.append(sql.SQL("version = default"))
     if moves:
         types = {name: type_ for name, type_, _ in table.columns}
         sets += [
-            sql.SQL("{} = {}").format(sql.Identifier(name), _key_value(rng, types[name], pool))
+            sql.SQL("{} = {}").format(sql.Identifier(name), _key_value(rng, types[name]))
             for name in rng.sample(table.key, rng.randint(1, len(table.key)))
         ]
     return sql.SQL("update {} set {} where {}").format(table.identifier, sql.SQL(", ").join(sets), _chosen(rng, table))
