@@ -205,6 +205,8 @@ class Converter(ABC):
     """Turns records into wire bytes and back, for keys or for values."""
 
     aliases: ClassVar[tuple[str, ...]] = ()
+    writes_rows: ClassVar[bool] = True
+    """Whether it writes changes of rows so that they can be read back; else it is for what transforms made of them."""
 
     @abstractmethod
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:

@@ -12,6 +12,7 @@ import base64
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cdc.codec.json_reader import reader
@@ -31,18 +32,22 @@ def parse_schema(form: Mapping[str, Any]) -> Schema:
     kind = _TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ValueError(f"not a Connect schema: type {name!r}; expected one of {', '.join(_TYPES)}")
-    return Schema(
+    schema = Schema(
         type=kind,
         optional=bool(form.get("optional", False)),
         name=form.get("name"),
         version=form.get("version"),
         doc=form.get("doc"),
         parameters=tuple((key, str(value)) for key, value in form.get("parameters", {}).items()),
-        default=form["default"] if form.get("default") is not None else NO_DEFAULT,
         fields=tuple(Field(field["field"], parse_schema(field)) for field in form.get("fields", ())),
         keys=parse_schema(form["keys"]) if kind == "map" else None,
         values=parse_schema(form["items" if kind == "array" else "values"]) if kind in {"array", "map"} else None,
     )
+    default = form.get("default")
+    if default is None:
+        return schema
+    # One form for each default, however its numbers are written.
+    return replace(schema, default=value_to_json(schema, value_from_json(schema, default)))
 
 
 def schema_text(schema: Schema, *, numeric: bool = False) -> str:

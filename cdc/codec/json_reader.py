@@ -11,15 +11,18 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any, Final
 
 from cdc.record import NO_DEFAULT, Schema
 
-__all__ = ["DECIMAL", "EXACT", "Reader", "load", "reader", "unscaled"]
+__all__ = ["DECIMAL", "EXACT", "ONE_OF", "Reader", "load", "reader", "unscaled"]
 
 Reader = Callable[[Any], Any]
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
+ONE_OF: Final = "io.confluent.connect.json.OneOf"
+"""Name of the struct that stands for one of several types in JSON Schema, with an optional field for each."""
 EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 """Arithmetic that never rounds."""
 _RANGES: Final = {f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)}
@@ -53,13 +56,30 @@ def load(text: str, start: int = 0) -> tuple[Any, int]:
         raise ValueError("the JSON is nested too deep") from None
 
 
-def reader(schema: Schema, *, replace_null: bool = False) -> Reader:
-    """The reader of values of ``schema``. With ``replace_null`` a null is the default, where there is one."""
-    base = _base(schema, replace_null)
-    if schema.default is not NO_DEFAULT and (replace_null or not schema.optional):
+def reader(schema: Schema, *, replace_null: bool = False, entries: bool = False) -> Reader:
+    """The reader of values of ``schema``.
+
+    With ``replace_null`` a null is the default, where there is one. With ``entries`` the JSON is as a JSON Schema
+    describes it: a map whose keys are no texts is an array of objects with ``key`` and ``value``, not of pairs, and a
+    struct named `ONE_OF` the value of one of its fields.
+    """
+    return _reader(schema, _Form(replace_null, entries))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What may be different in the JSON of a value."""
+
+    replace_null: bool
+    entries: bool
+
+
+def _reader(schema: Schema, how: _Form) -> Reader:
+    base = _base(schema, how)
+    if schema.default is not NO_DEFAULT and (how.replace_null or not schema.optional):
         # Not a shared object: whoever gets a struct or a list may change it.
-        form = schema.default
-        return lambda value: base(form) if value is None else base(value)
+        read, form = _base(schema, replace(how, entries=False)), schema.default
+        return lambda value: read(form) if value is None else base(value)
     if schema.optional:
         return lambda value: None if value is None else base(value)
 
@@ -81,7 +101,7 @@ def unscaled(value: int | Decimal, scale: int) -> bytes:
     return number.to_bytes(bits // 8 + 1, "big", signed=True)
 
 
-def _base(schema: Schema, replace_null: bool) -> Reader:
+def _base(schema: Schema, how: _Form) -> Reader:
     match schema.type:
         case "boolean":
             return _boolean
@@ -92,15 +112,13 @@ def _base(schema: Schema, replace_null: bool) -> Reader:
         case "bytes":
             return _decimal(schema) if schema.name == DECIMAL else _bytes
         case "array" if schema.values:
-            return _array(reader(schema.values, replace_null=replace_null))
+            return _array(_reader(schema.values, how))
         case "map" if schema.keys and schema.values:
-            return _map(
-                schema.keys,
-                reader(schema.keys, replace_null=replace_null),
-                reader(schema.values, replace_null=replace_null),
-            )
+            return _map(schema.keys, _reader(schema.keys, how), _reader(schema.values, how), how.entries)
+        case "struct" if how.entries and schema.name == ONE_OF:
+            return _one_of([(field.name, field.schema, _reader(field.schema, how)) for field in schema.fields])
         case "struct":
-            return _struct([(field.name, reader(field.schema, replace_null=replace_null)) for field in schema.fields])
+            return _struct([(field.name, _reader(field.schema, how)) for field in schema.fields])
     low, high = _RANGES[schema.type]
 
     def integer(value: Any) -> int:
@@ -165,19 +183,31 @@ def _array(item: Reader) -> Reader:
     return array
 
 
-def _map(keys: Schema, key: Reader, item: Reader) -> Reader:
+def _map(keys: Schema, key: Reader, item: Reader, entries: bool) -> Reader:
     hashable = keys.type not in {"array", "map", "struct"}
 
     def pairs(value: Any) -> Any:
         if isinstance(value, Mapping):
             if keys.type != "string":
-                raise ValueError("an object, where a map whose keys are no texts is an array of pairs")
+                raise ValueError("an object, where a map whose keys are no texts is an array")
             return [(name, item(each)) for name, each in value.items()]
-        if not isinstance(value, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in value):
+        if not isinstance(value, list):
             raise _wrong(value, "map")
-        return [(key(name), item(each)) for name, each in value]
+        return [(key(name), item(each)) for name, each in map(_entry if entries else _pair, value)]
 
     return lambda value: dict(pairs(value)) if hashable else pairs(value)
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _wrong(value, "pair of key and value")
+    return value
+
+
+def _entry(value: Any) -> Any:
+    if not isinstance(value, Mapping) or value.keys() != {"key", "value"}:
+        raise _wrong(value, 'object of "key" and "value"')
+    return value["key"], value["value"]
 
 
 def _struct(fields: list[tuple[str, Reader]]) -> Reader:
@@ -193,6 +223,43 @@ def _struct(fields: list[tuple[str, Reader]]) -> Reader:
         return result
 
     return struct_
+
+
+def _one_of(branches: list[tuple[str, Schema, Reader]]) -> Reader:
+    """The first branch of the value's own type, as Confluent's converter takes it; among objects the one with most
+    fields in common."""
+
+    def one_of(value: Any) -> dict[str, Any]:
+        best = max(branches, key=lambda branch: _likeness(branch[1], value))
+        if not _likeness(best[1], value):
+            raise ValueError(f"{_shown(value)} is of none of the types that may be here")
+        return {name: read(value) if name == best[0] else None for name, _, read in branches}
+
+    return one_of
+
+
+def _likeness(schema: Schema, value: Any) -> float:
+    if schema.type == "struct":
+        if not isinstance(value, Mapping):
+            return 0
+        common = [field for field in schema.fields if field.name in value]
+        nested = [field for field in common if field.schema.type == "struct"]
+        return len(common) + sum(_likeness(field.schema, value[field.name]) for field in nested)
+    return math.inf if _accepts(schema, value) else 0
+
+
+def _accepts(schema: Schema, value: Any) -> bool:
+    match schema.type:
+        case "boolean":
+            return isinstance(value, bool)
+        case "string" | "bytes":
+            return isinstance(value, str)
+        case "array":
+            return isinstance(value, list)
+        case "map":
+            return isinstance(value, list | Mapping)
+    kinds = int | Decimal if schema.type in {"float32", "float64"} else int
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _wrong(value: Any, what: str) -> ValueError:

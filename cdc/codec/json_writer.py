@@ -11,11 +11,12 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any, Final
 
-from cdc.codec.json_reader import DECIMAL, EXACT
+from cdc.codec.json_reader import DECIMAL, EXACT, ONE_OF
 from cdc.record import NO_DEFAULT, Schema
 
 __all__ = ["Writer", "any_text", "double_text", "single_text", "string_text", "writer"]
@@ -106,16 +107,36 @@ def any_text(value: Any) -> str:
     raise ValueError(f"a value of type {type(value).__name__} has no form in JSON")
 
 
-def writer(schema: Schema, *, numeric: bool = False, default: Callable[[Schema], Any] | None = None) -> Writer:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What may be different in the JSON of a value."""
+
+    numeric: bool
+    entries: bool
+    default: Callable[[Schema], Any] | None
+
+
+def writer(
+    schema: Schema,
+    *,
+    numeric: bool = False,
+    entries: bool = False,
+    default: Callable[[Schema], Any] | None = None,
+) -> Writer:
     """The writer of values of ``schema``.
 
-    ``numeric`` decimals are numbers, others their bytes in base64. ``default`` gives the native value that takes the
-    place of a null, for schemas with a default; without it a null is a null. `ValueError` for a null that the schema
+    ``numeric`` decimals are numbers, others their bytes in base64. With ``entries`` the JSON is as a
+    JSON Schema describes it (`cdc.codec.json_reader.reader`). ``default`` gives the native value that takes the place
+    of a null, for schemas with a default; without it a null is a null. `ValueError` for a null that the schema
     forbids; other values are trusted to be of its type.
     """
-    base = _base(schema, numeric, default)
-    if default is not None and schema.default is not NO_DEFAULT:
-        filler = base(default(schema))
+    return _writer(schema, _Form(numeric, entries, default))
+
+
+def _writer(schema: Schema, form: _Form) -> Writer:
+    base = _base(schema, form)
+    if form.default is not None and schema.default is not NO_DEFAULT:
+        filler = base(form.default(schema))
         return lambda value: filler if value is None else base(value)
     if schema.optional:
         return lambda value: "null" if value is None else base(value)
@@ -146,20 +167,20 @@ _SCALARS: Final[Mapping[str, Writer]] = {
 }
 
 
-def _base(schema: Schema, numeric: bool, default: Callable[[Schema], Any] | None) -> Writer:
+def _base(schema: Schema, form: _Form) -> Writer:
+    if schema.type == "struct" and form.entries and schema.name == ONE_OF:
+        return _one_of([(field.name, _writer(field.schema, form)) for field in schema.fields])
     if schema.type == "struct":
-        return _struct(
-            [(field.name, writer(field.schema, numeric=numeric, default=default)) for field in schema.fields]
-        )
+        return _struct([(field.name, _writer(field.schema, form)) for field in schema.fields])
     if schema.type == "array" and schema.values:
-        item = writer(schema.values, numeric=numeric, default=default)
+        item = _writer(schema.values, form)
         return lambda value: "[" + ",".join(map(item, value)) + "]"
     if schema.type == "map" and schema.keys and schema.values:
-        item = writer(schema.values, numeric=numeric, default=default)
-        if schema.keys.type == "string":
+        item = _writer(schema.values, form)
+        if schema.keys.type == "string" and not (form.entries and schema.keys.optional):
             return _object(item)
-        return _pairs(writer(schema.keys, numeric=numeric, default=default), item)
-    if numeric and schema.name == DECIMAL:
+        return _pairs(_writer(schema.keys, form), item, '{"key":%s,"value":%s}' if form.entries else "[%s,%s]")
+    if form.numeric and schema.name == DECIMAL:
         return _decimal_text(int(dict(schema.parameters).get("scale", "0")))
     return _SCALARS.get(schema.type, str)
 
@@ -182,6 +203,13 @@ def _struct(fields: list[tuple[str, Writer]]) -> Writer:
     return text
 
 
+def _one_of(branches: list[tuple[str, Writer]]) -> Writer:
+    def text(value: Any) -> str:
+        return next((write(value[name]) for name, write in branches if value[name] is not None), "null")
+
+    return text
+
+
 def _object(item: Writer) -> Writer:
     def text(value: Any) -> str:
         pairs = value.items() if isinstance(value, Mapping) else value
@@ -195,9 +223,9 @@ def _object(item: Writer) -> Writer:
     return text
 
 
-def _pairs(key: Writer, item: Writer) -> Writer:
+def _pairs(key: Writer, item: Writer, pair: str) -> Writer:
     def text(value: Any) -> str:
         pairs = value.items() if isinstance(value, Mapping) else value
-        return "[" + ",".join([f"[{key(name)},{item(each)}]" for name, each in pairs]) + "]"
+        return "[" + ",".join([pair % (key(name), item(each)) for name, each in pairs]) + "]"
 
     return text

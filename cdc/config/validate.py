@@ -19,7 +19,7 @@ from cdc.config.secrets import MASK, Secrets, is_address_key, is_secret_key
 from cdc.config.tree import Entry, Findings, Place
 from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, REGISTRY_CLIENT, WorkerConfig
 from cdc.errors import ConfigError, Finding
-from cdc.plugin import Connector
+from cdc.plugin import Connector, SourceConnector
 from cdc.registry.client_config import client_config
 
 __all__ = ["load", "loads"]
@@ -240,10 +240,11 @@ class _Validation:
         shared = {known.key for known in properties_of(plugin.config_model)}
         own |= {key: value for key, value in task.items() if key in shared and key.startswith(_TOPICS)}
         own = self._without_foreign(own, plugin, resolved)
+        rows = issubclass(plugin, SourceConnector) and "transforms" not in resolved.values
         for key in _CONVERTERS:
             if key in task:
                 own[key] = task[key]
-                self._configure_converter(key, task, resolved)
+                self._configure_converter(key, task, resolved, rows=rows)
         config = self._model(plugin.config_model, own, resolved, suggestions=(*_CONVERTERS, *OVERRIDES))
         if config is None:
             return None
@@ -295,7 +296,8 @@ class _Validation:
         except ConfigError as error:
             self._findings.add(resolved.place_of(key), str(error), f"{resolved.scope}.{key}")
 
-    def _configure_converter(self, key: str, task: Mapping[str, str], resolved: _Resolved) -> None:
+    def _configure_converter(self, key: str, task: Mapping[str, str], resolved: _Resolved, *, rows: bool) -> None:
+        """Find what is wrong with a converter's properties. ``rows`` if it is given rows as a source has them."""
         is_key = key == "key.converter"
         try:
             converter = plugins.load_converter(task[key])
@@ -304,6 +306,13 @@ class _Validation:
             if key in resolved.values or worker is None or key not in worker.entries:  # else it was said there
                 self._findings.add(resolved.place_of(key), str(error), f"{resolved.scope}.{key}")
             return
+        if rows and not is_key and not converter.writes_rows:
+            self._findings.add(
+                resolved.place_of(key),
+                f"{task[key]} cannot write rows so that they can be read back",
+                f"{resolved.scope}.{key}",
+                "Use avro, json, jsonschema or protobuf, or transforms that make single values of the rows",
+            )
         properties = converter_properties(task, is_key=is_key)
         if properties.get("schema.registry.url") == EMBEDDED:  # as it will be once the listener is there
             properties["schema.registry.url"] = task["listeners"]

@@ -16,6 +16,7 @@ from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import LogicalTypes, avro_text
 from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
 from cdc.converters.avro_reader import HEADER_SIZE, writer_schema
+from cdc.converters.key_schemas import other_format
 from cdc.errors import ConfigError, DataError, FatalError, Finding
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, ValueEncoder
 from cdc.record import RowShape, Schema
@@ -155,6 +156,8 @@ class AvroConverter(Converter):
             number, remembered = self._first(shape, subject, text)
             memory.put(shape.topic, {"id": number, "schema": remembered})
             return compile_key(shape, number, as_remembered(schema, remembered))
+        if "schema" not in known:
+            raise other_format(shape, str(known.get("form")), "Avro")
         number, remembered = int(known["id"]), str(known["schema"])
         changes = key_changes(remembered, text)
         if changes:

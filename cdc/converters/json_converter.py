@@ -80,7 +80,7 @@ class JsonConverter(GeneralConverter):
     def _row_key_encoder(self, shape: RowShape, schema: Schema, memory: KeyMemory) -> Encoder:
         decimals = "NUMERIC" if self._numeric else "BASE64"
         form = f"JSON {'with' if self._schemas else 'without'} schemas, decimals {decimals}"
-        kept, _ = kept_key_schema(shape, schema, memory, form, bare=not self._schemas)
+        kept = kept_key_schema(shape, schema, memory, form, bare=not self._schemas)
         return self.encoder(shape.topic, kept)
 
     def control_key(self, partition: int) -> bytes:

@@ -17,33 +17,41 @@ from cdc.errors import FatalError
 from cdc.plugin import KeyMemory
 from cdc.record import RowShape, Schema
 
-__all__ = ["changed_key", "kept_key_schema", "key_schema_changes", "other_format"]
+__all__ = ["first_key_schema", "kept_key_schema", "key_schema_changes", "other_format", "remembered"]
 
 _TYPE_PARAMETERS: Final = ("scale", "connect.decimal.precision", "length")
 """Parameters that say how a value is read; others (an enum's labels, a column's source type) only describe it."""
 _INTEGERS: Final = frozenset({"int8", "int16", "int32", "int64"})
 
 
-def kept_key_schema(
-    shape: RowShape, schema: Schema, memory: KeyMemory, form: str, *, bare: bool
-) -> tuple[Schema, Mapping[str, Any]]:
-    """The key schema to write, and all that is remembered of the topic.
+def kept_key_schema(shape: RowShape, schema: Schema, memory: KeyMemory, form: str, *, bare: bool) -> Schema:
+    """The key schema to write: the one that is remembered, or ``schema``, which then is remembered.
 
     ``form`` names the form of the bytes: another one makes other keys. ``bare`` keys are written without a schema, so
     that the width of an integer and the like may change. `FatalError` for what may not.
     """
     known = memory.get(shape.topic)
     if known is None:
-        state: Mapping[str, Any] = {"form": form, "connect": schema_text(schema)}
-        memory.put(shape.topic, state)
-        return schema, state
+        memory.put(shape.topic, remembered(schema, form))
+        return schema
+    first = first_key_schema(shape, schema, known, form, bare=bare)
+    return schema if bare else first
+
+
+def remembered(schema: Schema, form: str) -> dict[str, Any]:
+    """What is remembered of a topic whose first key schema is ``schema``."""
+    return {"form": form, "connect": schema_text(schema)}
+
+
+def first_key_schema(shape: RowShape, schema: Schema, known: Mapping[str, Any], form: str, *, bare: bool) -> Schema:
+    """The key schema that is remembered. `FatalError` if it is not the same key in the same form."""
     if known.get("form") != form:
         raise other_format(shape, str(known.get("form", "Avro")), form)
     first = parse_schema(json.loads(known["connect"]))
     changes = key_schema_changes(first, schema, bare=bare)
     if changes:
-        raise changed_key(shape, changes)
-    return (schema if bare else first), known
+        raise _changed_key(shape, changes)
+    return first
 
 
 def key_schema_changes(old: Schema, new: Schema, *, bare: bool = False) -> list[str]:
@@ -58,7 +66,7 @@ def key_schema_changes(old: Schema, new: Schema, *, bare: bool = False) -> list[
     ]
 
 
-def changed_key(shape: RowShape, changes: list[str]) -> FatalError:
+def _changed_key(shape: RowShape, changes: list[str]) -> FatalError:
     """Names or types of a key are not what they were when its first record was written."""
     return FatalError(
         f"{shape.topic}: the key of table {shape.schema}.{shape.table} has changed: {'; '.join(changes)}. Its rows "

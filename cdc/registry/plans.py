@@ -126,10 +126,11 @@ def compatibility_problems(
     if any(old.schema_type != candidate.schema_type for old in (previous if level.transitive else previous[-1:])):
         return ["Incompatible because of different schema type", f"{{compatibility: '{level}'}}"]
     if candidate.schema_type != "AVRO":
-        raise invalid_schema(
-            f"The embedded registry checks the compatibility of Avro schemas only: a further {candidate.schema_type}"
-            f" schema of subject '{candidate.subject}' needs compatibility level NONE (now {level})"
-        )
+        return [
+            f"The embedded registry judges the compatibility of Avro schemas only: a further {candidate.schema_type}"
+            f" schema of subject '{candidate.subject}' needs compatibility level NONE",
+            f"{{compatibility: '{level}'}}",
+        ]
     try:
         earlier = [(old.version, _parse(state, old, strict=False)) for old in previous]
     except InvalidSchema as error:
