@@ -46,8 +46,8 @@ _DEEPEST: Final = 32
 _DEEPEST_JSON: Final = 200
 _WIDEST_SCALE: Final = 20_000
 """Postgres's numeric ends at 16383."""
-_MOST_ZEROS: Final = 400
-"""Beyond that a number without schema keeps its exponent. No float has so many."""
+_MOST_ZEROS: Final = 20
+_DIGITS_OF_A_FLOAT: Final = 17
 _float: Final = struct.Struct("<f")
 
 
@@ -246,7 +246,7 @@ def _plain_json(value: Any, depth: int) -> str:
             digits = float8_text(value).decode()
             return digits if depth == 0 or isfinite(value) else f'"{digits}"'
         case Decimal():
-            return f"{value:f}" if abs(value.adjusted()) <= _MOST_ZEROS else str(value)
+            return _plain_number(value)
         case bytes():
             return json_string(b64encode(value))
         case Mapping():
@@ -255,3 +255,10 @@ def _plain_json(value: Any, depth: int) -> str:
         case list() | tuple():
             return f"[{','.join(_plain_json(part, depth + 1) for part in value)}]"
     raise TypeError(f"a value of type {type(value).__name__} without schema")
+
+
+def _plain_number(value: Decimal) -> str:
+    """With an exponent only where a float has one; more digits than a float has are a numeric's."""
+    digits = len(value.as_tuple().digits)
+    near = abs(value.adjusted()) <= _MOST_ZEROS
+    return f"{value:f}" if near or digits > _DIGITS_OF_A_FLOAT >= value.adjusted() - digits else str(value)

@@ -99,6 +99,8 @@ class Bench:
     redis: Any
     schemas: Schemas
     prefix: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
+    converters: Mapping[str, str] = field(default_factory=dict)
+    """Properties of the sink's converters (``value.converter.schemas.enable``)."""
 
     def table(self, name: str = "users", **options: Any) -> Table:
         return Table(self, f"{self.prefix}.public.{name}", **options)
@@ -109,6 +111,7 @@ class Bench:
             "schema.registry.url": self.schemas.url,
             "group.id": "cdc",
             "consumer.session.timeout.ms": "6000",
+            **self.converters,
         }
 
     def settings(self, **more: str) -> dict[str, str]:
