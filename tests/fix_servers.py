@@ -30,7 +30,12 @@ from cdc.local.redis import Redis, RedisServer, Valkey
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 # kill -9 loses nothing without fsync, only a failure of the machine does.
-_POSTGRES_SETTINGS: dict[str, str | int] = {"fsync": "off", "max_replication_slots": 50, "max_wal_senders": 50}
+_POSTGRES_SETTINGS: dict[str, str | int] = {
+    "fsync": "off",
+    "max_replication_slots": 50,
+    "max_wal_senders": 50,
+    "max_prepared_transactions": 10,
+}
 
 
 def missing(error: MissingPart) -> NoReturn:

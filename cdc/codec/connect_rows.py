@@ -92,7 +92,9 @@ def row_values(shape: RowShape, version: str) -> RowValues:
         struct: dict[str, Any] = {}
         for name, at in key_parts:
             text = row[at]
-            if text is None or text is UNCHANGED:
+            if text is None and columns[at].schema.optional:
+                struct[name] = None
+            elif text is None or text is UNCHANGED:
                 notes[name] = None
             else:
                 struct[name] = _value(topic, columns[at], readers[at], text, notes)

@@ -276,7 +276,8 @@ class Decoder:
         lsn = int.from_bytes(frame[1:9], "big")
         shape = table.shape
         out.append(RowChange(shape, "d", old, old, None, tx, lsn, self._ordinal, 0))
-        if self._tombstones and shape.key:
+        if self._tombstones:
+            # Of a table without key too, as Debezium does: a record of nothing.
             out.append(RowChange(shape, "", old, None, None, tx, lsn, self._ordinal, 1))
 
     def _touch(self, table: CapturedTable, row: RawRow) -> None:

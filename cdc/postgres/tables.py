@@ -138,6 +138,7 @@ class TableRegistry:
             self._types.update(read_types(self._connection(), missing))
         shaped = []
         masks = {}
+        chosen = self._config.selection.key(schema, name, key) is not None
         for place, column in enumerate(columns):
             mapping = resolve(column.type_oid, column.typmod, self._types, self._modes)
             mask = None if column.name in key else self._config.selection.mask(schema, name, column.name)
@@ -145,7 +146,8 @@ class TableRegistry:
                 mapping, apply = masked_mapping(mask, mapping, column.type_oid, column.typmod)
                 if apply is not None:
                     masks[place] = apply
-            optional = not column.not_null and column.name not in key
+            # A key that somebody chose may have NULLs; any other one cannot, whatever the catalog says by now.
+            optional = not column.not_null and (chosen or column.name not in key)
             default = NO_DEFAULT if column.default is None else default_value(column.default, mapping)
             shaped.append(
                 Column(
