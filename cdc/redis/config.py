@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import redis
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from cdc.codec.flattened import METADATA, metadata_pattern
 from cdc.mirror.keys import Template
 from cdc.mirror.rows import placeholders
 from cdc.plugin import ConnectorConfig
+from cdc.redis import uri
 
 __all__ = ["RedisConfig"]
 
@@ -33,7 +33,7 @@ class RedisConfig(ConnectorConfig):
 
     redis_uri: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"),
-        description="Server: redis://, rediss:// (TLS) or unix://, with user, password and database.",
+        description="Server: redis://user:password@host:port/database, rediss://… for TLS, unix:///path?db=0.",
     )
     redis_username: str = Field(default="", description="User, if not in redis.uri.")
     redis_password: SecretStr = Field(default=SecretStr(""), description="Password, if not in redis.uri.")
@@ -98,13 +98,8 @@ class RedisConfig(ConnectorConfig):
     @field_validator("redis_uri")
     @classmethod
     def _uri(cls, value: SecretStr) -> SecretStr:
-        try:
-            redis.ConnectionPool.from_url(value.get_secret_value())
-        except (ValueError, TypeError):
-            # not the parser's words: they may repeat the password
-            raise ValueError(
-                "not a Redis URI; write redis://host:port/database, rediss:// for TLS, unix:// for a socket"
-            ) from None
+        if wrong := uri.fault(value.get_secret_value()):
+            raise ValueError(wrong)
         return value
 
     @field_validator("topics_regex", "metadata_fields")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, cast
-from urllib.parse import urlsplit
 
 import redis
 
@@ -13,6 +12,7 @@ from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
 from cdc.mirror.store import Capabilities
 from cdc.plugin import Connector, SinkConnector, Stream, TaskContext
+from cdc.redis import uri
 from cdc.redis.config import RedisConfig
 from cdc.redis.connection import Wire, connector_for
 from cdc.redis.server import permission_findings, server_findings
@@ -152,14 +152,8 @@ def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:
 
 
 def _place(config: RedisConfig) -> str:
-    """The server as messages name it: no user, no password."""
-    parts = urlsplit(config.redis_uri.get_secret_value())
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+    return uri.place(config.redis_uri.get_secret_value())
 
 
-def _server(config: RedisConfig) -> tuple[str, str]:
-    """What tells one keyspace from another."""
-    uri = urlsplit(config.redis_uri.get_secret_value())
-    return _place(config), uri.path.strip("/") or "0"
+def _server(config: RedisConfig) -> tuple[str, int]:
+    return uri.keyspace(config.redis_uri.get_secret_value())

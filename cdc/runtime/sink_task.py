@@ -351,7 +351,11 @@ class _SinkTask:
             self._consumer.commit(self._settled)
             self._report()
         except (GuardLost, RetriableError) as error:
-            _log.info("stopped without seeing the last batch's outcome", reason=str(error))
+            _log.warning(
+                "stopped before the store said that the last records are written; the next start writes them again, "
+                "which changes nothing where they are",
+                cause=str(error),
+            )
 
     def close(self) -> None:
         self._store.close()

@@ -13,7 +13,7 @@ class State(StrEnum):
     """The state of a task, as Connect's REST API names it."""
 
     UNASSIGNED = "UNASSIGNED"
-    """Not started yet, or started and not yet at work."""
+    """Not started yet, or started and not at work: not yet, or not while it waits for a part that is away."""
     RUNNING = "RUNNING"
     """At work: connected to everything it needs."""
     FAILED = "FAILED"

@@ -55,6 +55,8 @@ class _Task:
     """When to kill it (monotonic), once it was asked to stop."""
     told: Failure | None = None
     """The failure that its process told before it ended."""
+    interrupted: bool = False
+    """It was RUNNING and waits now for a part that is away."""
 
 
 class Supervisor:
@@ -187,6 +189,7 @@ class Supervisor:
     def _start_task(self, task: _Task) -> None:
         task.due = None
         task.told = None
+        task.interrupted = False
         task.started = time.monotonic()
         task.status.metrics.clear()
         if task.status.failure is not None:
@@ -221,13 +224,26 @@ class Supervisor:
                 self._set_state(task, item)
             else:
                 name, value = item
-                if name == "waiting" and not value:
-                    task.status.metrics.pop(name, None)
+                if name == "waiting":
+                    self._waits(task, value)
                 else:
                     task.status.metrics[name] = value
                 self._changed(task.status, name)
         if ended:
             self._reap(task, child)
+
+    def _waits(self, task: _Task, reason: Any) -> None:
+        """A task that waits for a part that is away is not RUNNING, whatever it was, until it waits no more."""
+        if reason:
+            task.status.metrics["waiting"] = reason
+            if task.status.state is State.RUNNING:
+                task.interrupted = True
+                self._set_state(task, State.UNASSIGNED)
+        else:
+            task.status.metrics.pop("waiting", None)
+            if task.interrupted and task.status.state is State.UNASSIGNED:
+                self._set_state(task, State.RUNNING)
+            task.interrupted = False
 
     def _reap(self, task: _Task, child: Child) -> None:
         self._selector.unregister(child.status_fd)

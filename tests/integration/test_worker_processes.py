@@ -245,9 +245,11 @@ def test_what_a_task_waits_for_is_told_until_it_is_there(dummies: tuple[str, ...
     with running(text, dummies) as worker:
         assert worker.wait_for(lambda s: task(s, "s")["metrics"].get("waiting") == "Postgres", TIMEOUT)
         assert get(worker.url + "/health")[1]["message"].endswith("WAITING: s-0.")
+        assert task(worker.status(), "s")["state"] == "UNASSIGNED"
         (tmp_path / "there").touch()
         assert worker.wait_for(lambda s: "over" in task(s, "s")["metrics"], TIMEOUT)
         assert "waiting" not in task(worker.status(), "s")["metrics"]
+        assert task(worker.status(), "s")["state"] == "RUNNING"
 
 
 class Foreground:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cdc.plugin import Stream
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
+from cdc.redis.uri import fault, keyspace
 
 
 def config(**settings: str) -> RedisConfig:
@@ -53,7 +54,20 @@ def test_the_name_of_redis_s_own_connector_for_expiry_is_taken() -> None:
         ({"redis.key": "user"}, "no key column"),
         ({"redis.key": "{id}"}, "begin with a literal"),
         ({"redis.uri": "http://x"}, "not a Redis URI"),
+        ({"redis.uri": "redis://h/cache"}, "no number"),
+        ({"redis.uri": "redis://h/1/2"}, "no number"),
+        ({"redis.uri": "redis://h/1?db=2"}, "twice"),
+        ({"redis.uri": "redis://h?db=-1"}, "negative"),
+        ({"redis.uri": "redis://h:99999"}, "not a Redis URI"),
+        ({"redis.uri": "redis://h:port"}, "not a Redis URI"),
+        ({"redis.uri": "redis://h?ssl_cert_reqs=none"}, "rediss:"),
+        ({"redis.uri": "rediss://h?ssl_cert_reqs=maybe"}, "not a Redis URI"),
+        ({"redis.uri": "unix://run/redis.sock"}, "three slashes"),
+        ({"redis.uri": "unix://"}, "path of the socket is missing"),
+        ({"redis.uri": "unix:///run/redis.sock?db=x"}, "not a Redis URI"),
         ({"topics.regex": "("}, "not a regular expression"),
+        ({"metadata.fields": "("}, "not a regular expression"),
+        ({"unavailable.value.placeholder": "hex:1"}, "hexadecimal"),
         ({"redis.type": "JSON"}, "HASH"),
         ({"redis.cluster": "true"}, "false"),
         ({"redis.ttl": "0"}, "greater than or equal to 1"),
@@ -130,3 +144,32 @@ def test_tables_of_two_schemas_with_one_name_are_found() -> None:
     [finding] = made.fits([stream("users", "id"), stream("users", "id", schema="crm")])
     assert "share keys such as users:0" in finding.message
     assert made.fits([stream("users", "id"), stream("orders", "id")]) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "place", "database"),
+    [
+        ("redis://", "localhost:6379", 0),
+        ("redis://u:secret@cache:7000/3", "cache:7000", 3),
+        ("rediss://cache?db=2&ssl_cert_reqs=none", "cache:6379", 2),
+        ("unix:///run/redis.sock?db=4", "/run/redis.sock", 4),
+        ("unix://u:secret@/run/redis.sock", "/run/redis.sock", 0),
+    ],
+)
+def test_a_uri_names_a_server_and_a_database(uri: str, place: str, database: int) -> None:
+    assert fault(uri) == ""
+    assert keyspace(uri) == (place, database)
+    assert config(redis_uri=uri).redis_uri.get_secret_value() == uri
+
+
+@pytest.mark.parametrize("uri", ["redis://u:secret@h/cache", "unix://u:secret@run/x", "redis://u:secret@h?secret=1"])
+def test_what_is_wrong_with_a_uri_is_said_without_its_password(uri: str) -> None:
+    assert fault(uri)
+    assert "secret" not in fault(uri)
+
+
+def test_databases_of_one_socket_are_different_keyspaces() -> None:
+    one = connector("one", redis_uri="unix:///run/redis.sock?db=1")
+    two = connector("two", redis_uri="unix:///run/redis.sock?db=2")
+    assert messages(two, one=one) == []
+    assert "would share keys" in messages(two, one=connector("one", redis_uri="unix:///run/redis.sock?db=2"))[0]
