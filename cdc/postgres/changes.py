@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cdc.errors import FatalError
+from cdc.postgres.headers import NEW_KEY, OLD_KEY, key_header
 from cdc.postgres.pgoutput import (
     BEGIN,
     COMMIT,
@@ -245,12 +246,15 @@ class Decoder:
         ordinal = self._ordinal
         before = old if tag == _OLD else None
         if moved and old is not None:
-            index = 0
-            out.append(RowChange(shape, "d", old, old, None, tx, lsn, ordinal, 0))
+            gone = [RowChange(shape, "d", old, old, None, tx, lsn, ordinal, 0)]
             if self._tombstones:
-                index = 1
-                out.append(RowChange(shape, "", old, None, None, tx, lsn, ordinal, 1))
-            change = RowChange(shape, "c", row, None, row, tx, lsn, ordinal, index + 1)
+                gone.append(RowChange(shape, "", old, None, None, tx, lsn, ordinal, 1))
+            change = RowChange(shape, "c", row, None, row, tx, lsn, ordinal, len(gone))
+            change.headers = (key_header(OLD_KEY, gone[0]),)
+            header = key_header(NEW_KEY, change)
+            for record in gone:
+                record.headers = (header,)
+            out += gone
         else:
             change = RowChange(shape, "u", row, before, row, tx, lsn, ordinal, 0)
         out.append(change)
