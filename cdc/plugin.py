@@ -1,8 +1,8 @@
 """What a connector and a converter implement: the seams between the runtime and its plugins.
 
 Connectors do not know the runtime; the runtime knows connectors only through this page. Plugins are found by the
-entry points ``cdc.connectors`` and ``cdc.converters``; a plugin may add the class names of Kafka
-Connect, Debezium and Confluent that it answers to in ``aliases``.
+entry points ``cdc.connectors``, ``cdc.converters``, ``cdc.transforms`` and ``cdc.predicates``; a plugin may add the
+class names of Kafka Connect, Debezium and Confluent that it answers to in ``aliases``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ __all__ = [
     "Encoder",
     "KeyEncoder",
     "KeyMemory",
+    "Predicate",
     "SinkConnector",
     "SourceConnector",
     "SourceTask",
     "Stream",
     "Survey",
     "TaskContext",
+    "Transform",
     "ValueEncoder",
 ]
 
@@ -207,6 +209,8 @@ class Converter(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     writes_rows: ClassVar[bool] = True
     """Whether it writes changes of rows so that they can be read back; else it is for what transforms made of them."""
+    nulls_have_schemas: ClassVar[bool] = False
+    """Whether a null with a schema is written otherwise than one without, which is nothing."""
 
     @abstractmethod
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
@@ -244,3 +248,41 @@ class Converter(ABC):
         payloads of one writer schema, as far as this converter remembers it. May ask the registry. `DataError` for
         bytes that this converter cannot read, `cdc.errors.RetriableError` when the registry is away.
         """
+
+
+class Transform(ABC):
+    """Changes records one by one, between source and converter (a transformation of Kafka Connect).
+
+    Made once for each task and used by one thread. What it derives from a schema it makes once: a record's schemas are
+    the same objects for all records of one kind, and those it makes must be, too.
+    """
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Take the properties (``transforms.<name>.`` removed). `ConfigError` for all that is wrong in them."""
+
+    @abstractmethod
+    def apply(self, record: ConnectRecord) -> ConnectRecord | None:
+        """The record to write instead; ``None`` for none. `DataError` for one that cannot be changed so.
+
+        The record given is not changed in place, nor are its values.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most transforms hold nothing
+        """Release what is held. Called once."""
+
+
+class Predicate(ABC):
+    """Tells which records a transform is for (a predicate of Kafka Connect)."""
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Take the properties (``predicates.<name>.`` removed). `ConfigError` for what is wrong in them."""
+
+    @abstractmethod
+    def test(self, record: ConnectRecord) -> bool:
+        """Whether the record is one of those."""

@@ -11,6 +11,7 @@ Secrets: `cdc.config.secrets`. References to values kept elsewhere: `cdc.config.
 from cdc.config.model import Config, ConnectorSpec, converter_properties
 from cdc.config.plugins import find_connector, find_converter, load_converter
 from cdc.config.secrets import Secrets
+from cdc.config.transforms import Step, load_transforms
 from cdc.config.validate import load, loads
 from cdc.config.worker import EMBEDDED, WorkerConfig
 
@@ -19,11 +20,13 @@ __all__ = [
     "Config",
     "ConnectorSpec",
     "Secrets",
+    "Step",
     "WorkerConfig",
     "converter_properties",
     "find_connector",
     "find_converter",
     "load",
     "load_converter",
+    "load_transforms",
     "loads",
 ]

@@ -1,4 +1,4 @@
-"""Finds connectors and converters by the entry points ``cdc.connectors`` and ``cdc.converters``.
+"""Finds plugins by the entry points ``cdc.connectors``, ``cdc.converters``, ``cdc.transforms``, ``cdc.predicates``.
 
 A plugin answers to its entry point's name, to the class names in its ``aliases`` and, as in Kafka Connect, to the
 last part of these, with or without the suffix ``Connector`` or ``Converter``.
@@ -13,13 +13,23 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
 from cdc.errors import ConfigError
-from cdc.plugin import Connector, ConnectorConfig, Converter
+from cdc.plugin import Connector, ConnectorConfig, Converter, Predicate, Transform
 
-__all__ = ["connector_names", "converter_names", "find_connector", "find_converter", "load_converter"]
+__all__ = [
+    "connector_names",
+    "converter_names",
+    "find_connector",
+    "find_converter",
+    "find_predicate",
+    "find_transform",
+    "load_converter",
+]
 
 _CONNECTORS: Final = "cdc.connectors"
 _CONVERTERS: Final = "cdc.converters"
-_Plugin = TypeVar("_Plugin", Connector, Converter)
+_TRANSFORMS: Final = "cdc.transforms"
+_PREDICATES: Final = "cdc.predicates"
+_Plugin = TypeVar("_Plugin", Connector, Converter, Transform, Predicate)
 
 
 def find_connector(name: str) -> type[Connector]:
@@ -35,6 +45,16 @@ def find_converter(name: str) -> type[Converter]:
 def load_converter(name: str) -> Converter:
     """A converter that ``name`` means, not configured yet. `ConfigError` as of `find_converter`."""
     return find_converter(name)()
+
+
+def find_transform(name: str) -> type[Transform]:
+    """The transform that ``name`` means. `ConfigError` names the nearest one, or why a plugin does not load."""
+    return _find(name, _TRANSFORMS, "Transform", _load_transform)
+
+
+def find_predicate(name: str) -> type[Predicate]:
+    """The predicate that ``name`` means. `ConfigError` names the nearest one, or why a plugin does not load."""
+    return _find(name, _PREDICATES, "Predicate", _load_predicate)
 
 
 def connector_names() -> list[str]:
@@ -95,6 +115,24 @@ def _load_converter(point: EntryPoint) -> type[Converter]:
     plugin = _load(point)
     if not (isinstance(plugin, type) and issubclass(plugin, Converter)):
         raise ConfigError(f"{_described(point)} is broken: it is no Converter")
+    _require_complete(plugin, point)
+    return plugin
+
+
+@cache
+def _load_transform(point: EntryPoint) -> type[Transform]:
+    plugin = _load(point)
+    if not (isinstance(plugin, type) and issubclass(plugin, Transform)):
+        raise ConfigError(f"{_described(point)} is broken: it is no Transform")
+    _require_complete(plugin, point)
+    return plugin
+
+
+@cache
+def _load_predicate(point: EntryPoint) -> type[Predicate]:
+    plugin = _load(point)
+    if not (isinstance(plugin, type) and issubclass(plugin, Predicate)):
+        raise ConfigError(f"{_described(point)} is broken: it is no Predicate")
     _require_complete(plugin, point)
     return plugin
 

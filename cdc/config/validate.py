@@ -16,6 +16,7 @@ from cdc.config.interpolate import PROVIDERS, REFERENCE, interpolate
 from cdc.config.model import OVERRIDES, Config, ConnectorSpec, converter_properties
 from cdc.config.models import Property, faults, nearest, properties_of
 from cdc.config.secrets import MASK, Secrets, is_address_key, is_secret_key
+from cdc.config.transforms import is_transform_key, load_transforms, unlisted_transforms
 from cdc.config.tree import Entry, Findings, Place
 from cdc.config.worker import EMBEDDED, FOREIGN, PASSED_ON, REGISTRY_CLIENT, WorkerConfig
 from cdc.errors import ConfigError, Finding
@@ -226,21 +227,24 @@ class _Validation:
             if key in resolved.values:  # its own converter does not take the worker's settings for another one
                 task = {k: v for k, v in task.items() if not k.startswith(key + ".")}
                 task[key] = resolved.values[key]
+        plugin = self._plugin(resolved)
+        direct = (*(converter + "." for converter in _CONVERTERS), _TOPICS)
+        transforms = plugin is not None and issubclass(plugin, SourceConnector)
         for key, value in resolved.values.items():
             override = next((prefix for prefix in OVERRIDES if key.startswith(prefix)), None)
             if override is not None:
                 task[OVERRIDES[override] + key.removeprefix(override)] = value
-            elif key.startswith((*(converter + "." for converter in _CONVERTERS), _TOPICS)):
+            elif key.startswith(direct) or (transforms and is_transform_key(key)):
                 task[key] = value
             else:
                 own[key] = value
-        plugin = self._plugin(resolved)
         if plugin is None:
             return None
         shared = {known.key for known in properties_of(plugin.config_model)}
         own |= {key: value for key, value in task.items() if key in shared and key.startswith(_TOPICS)}
         own = self._without_foreign(own, plugin, resolved)
         rows = issubclass(plugin, SourceConnector) and "transforms" not in resolved.values
+        self._transforms(task, resolved)
         for key in _CONVERTERS:
             if key in task:
                 own[key] = task[key]
@@ -255,6 +259,17 @@ class _Validation:
             return None
         places = {key: str(entry.place) for key, entry in resolved.entries.items()} | {"": str(resolved.place)}
         return ConnectorSpec(name, connector, own, task, self._shown(resolved), places)
+
+    def _transforms(self, task: Mapping[str, str], resolved: _Resolved) -> None:
+        try:
+            load_transforms(task)
+        except ConfigError as error:
+            self._add_foreign(error.findings, resolved)
+        for key in unlisted_transforms(task):
+            place = str(resolved.place_of(key))
+            self._warnings.append(
+                Finding("is of none of those listed", f"{resolved.scope}.{key}", place, "It is ignored")
+            )
 
     def _without_foreign(self, own: Mapping[str, str], plugin: type[Connector], resolved: _Resolved) -> dict[str, str]:
         """What is the plugin's own. What is not, but known to it, is told of: ignored, or refused with the reason."""

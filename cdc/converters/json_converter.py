@@ -45,6 +45,7 @@ class JsonConverter(GeneralConverter):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("org.apache.kafka.connect.json.JsonConverter",)
+    nulls_have_schemas = True
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("schemas.enable", "true", "Whether each record carries its schema.", BOOLEAN),
         Setting(

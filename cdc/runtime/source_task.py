@@ -12,6 +12,8 @@ import json
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -24,6 +26,7 @@ from cdc.kafka.producer import Headers, RecordProducer
 from cdc.kafka.topics import COMPACTED, EVENTS, Topics
 from cdc.plugin import Converter, Encoder, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, ConnectRecord, RowChange, RowShape, Schema
+from cdc.runtime.source_transforms import Chain, load_chain
 
 __all__ = ["run_source_task"]
 
@@ -99,6 +102,9 @@ class _Session:
         self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
         self._general: dict[tuple[str, int, int], tuple[Encoder, Encoder, Schema | None, Schema | None]] = {}
         """Encoders of `ConnectRecord`, by topic and identity of the schemas, which they keep alive."""
+        self._row_keys: dict[RowShape, KeyEncoder] = {}
+        """Encoders of keys that transforms leave as they are."""
+        self._chain = load_chain(worker)
         self._records = 0
         self._bytes = 0
         self._commits = 0
@@ -168,6 +174,8 @@ class _Session:
         self._asking.shutdown(wait=False, cancel_futures=True)
         for converter in self._loaded:
             converter.close()
+        if self._chain is not None:
+            self._chain.close()
 
     # -- one batch ----------------------------------------------------------------------------------
 
@@ -177,11 +185,14 @@ class _Session:
             raise RuntimeError("a batch before the producer was started")
         produce = producer.produce
         encoders = self._encoders
-        source, common = self._source, self._headers
+        source, common, chain = self._source, self._headers, self._chain
         now_us = time.time_ns() // 1000
         shape = None
         change: RowChange | ConnectRecord
         for change in changes:
+            if chain is not None:
+                self._write_transformed(change, chain, now_us)
+                continue
             if isinstance(change, ConnectRecord):
                 self._write_general(change, producer)
                 continue
@@ -204,28 +215,65 @@ class _Session:
                 produce(topic, encode_key(change), value, headers)
         self._records += len(changes)
 
-    def _write_general(self, record: ConnectRecord, producer: RecordProducer) -> None:
-        identity = (record.topic, id(record.key_schema), id(record.value_schema))
+    def _write_transformed(self, change: RowChange | ConnectRecord, chain: Chain, now_us: int) -> None:
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("a batch before the producer was started")
+        given = change if isinstance(change, ConnectRecord) else chain.record(change, now_us)
+        record = chain.apply(given)
+        if record is None:
+            return
+        if isinstance(change, ConnectRecord):
+            self._write_general(record, producer)
+        elif change.broadcast and record.partition is None:
+            partitions = self._topics.ensure(record.topic, COMPACTED if record.compacted else EVENTS)
+            for partition in range(partitions):
+                key = self._keys.control_key(partition) if record.compacted and self._compacts else None
+                self._write_general(replace(record, partition=partition), producer, partial(_same, key))
+        elif record.topic == given.topic and record.key is given.key and record.key_schema is given.key_schema:
+            # The key is the row's own: its schema is the one that is remembered (EXACTNESS.md H14).
+            encode = self._row_key(change.shape)
+            self._write_general(record, producer, lambda: encode(change))
+        else:
+            self._write_general(record, producer)
+
+    def _write_general(
+        self, record: ConnectRecord, producer: RecordProducer, key_bytes: Callable[[], bytes | None] | None = None
+    ) -> None:
+        """Write a record of any schema. ``key_bytes`` makes its key, if it is not to be made of the record's."""
+        key_schema = record.key_schema if key_bytes is None else None
+        value_schema = record.value_schema
+        if record.value is None and not self._values.nulls_have_schemas:
+            value_schema = None
+        identity = (record.topic, id(key_schema), id(value_schema))
         found = self._general.get(identity)
         if found is None:
             if len(self._general) >= GENERAL_ENCODERS:
                 self._general.clear()
-            found = self._general[identity] = self._compile_general(record)
+            found = self._compile_general(record.topic, key_schema, value_schema, compacted=record.compacted)
+            self._general[identity] = found
         headers: Headers = [*record.headers, *self._headers]
         if record.position:
             headers[:0] = [self._source, (HEADER_POSITION, record.position)]
-        key, value = found[0](record.key), found[1](record.value)
+        key = found[0](record.key) if key_bytes is None else key_bytes()
         partition = -1 if record.partition is None else record.partition
-        producer.produce(record.topic, key, value, headers, partition, record.timestamp or 0)
+        producer.produce(record.topic, key, found[1](record.value), headers, partition, record.timestamp or 0)
 
-    def _compile_general(self, record: ConnectRecord) -> tuple[Encoder, Encoder, Schema | None, Schema | None]:
-        topic, key, value = record.topic, record.key_schema, record.value_schema
-        self._topics.ensure(topic, COMPACTED if record.compacted else EVENTS)
+    def _compile_general(
+        self, topic: str, key: Schema | None, value: Schema | None, *, compacted: bool
+    ) -> tuple[Encoder, Encoder, Schema | None, Schema | None]:
+        self._topics.ensure(topic, COMPACTED if compacted else EVENTS)
 
         def make() -> tuple[Encoder, Encoder]:
             return self._keys.encoder(topic, key), self._values.encoder(topic, value)
 
         return *self._patiently(make), key, value
+
+    def _row_key(self, shape: RowShape) -> KeyEncoder:
+        found = self._row_keys.get(shape)
+        if found is None:
+            found = self._row_keys[shape] = self._patiently(lambda: self._keys.key_encoder(shape, self._memory))
+        return found
 
     def _commit(self) -> None:
         """Records and offsets in one transaction; without transactions, the offsets after the records."""
@@ -318,6 +366,10 @@ class _Session:
             **task.metrics(),
         }
         self._context.report("metrics", figures)
+
+
+def _same(key: bytes | None) -> bytes | None:
+    return key
 
 
 def _wait(seconds: float, stopping: Callable[[], bool]) -> None:

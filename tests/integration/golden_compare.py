@@ -9,11 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.record import NO_DEFAULT, Schema
-
 _PLACEHOLDER = re.compile(r"<(ts_ms|ts_us|ts_ns|lsn|txId|xmin|uuid)( text)?>")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_NAMES = {"float32": "float", "float64": "double"}
 
 
 @dataclass(frozen=True)
@@ -135,28 +132,6 @@ def clocks_apart(value: Any, path: str = "") -> Iterator[str]:
                 yield f"{path}: {ms} ms, {us} us and {ns} ns are not one instant"
         for name, part in value.items():
             yield from clocks_apart(part, f"{path}.{name}")
-
-
-def schema_to_json(schema: Schema, field: str | None = None) -> dict[str, Any]:
-    """A schema as Kafka Connect's JSON converter writes it."""
-    form: dict[str, Any] = {"type": _NAMES.get(schema.type, schema.type)}
-    if schema.type == "struct":
-        form["fields"] = [schema_to_json(part.schema, part.name) for part in schema.fields]
-    if schema.keys is not None:
-        form["keys"] = schema_to_json(schema.keys)
-    if schema.values is not None:
-        form["items" if schema.type == "array" else "values"] = schema_to_json(schema.values)
-    form["optional"] = schema.optional
-    for name, value in (("name", schema.name), ("version", schema.version), ("doc", schema.doc)):
-        if value is not None:
-            form[name] = value
-    if schema.parameters:
-        form["parameters"] = dict(schema.parameters)
-    if schema.default is not NO_DEFAULT:
-        form["default"] = schema.default
-    if field is not None:
-        form["field"] = field
-    return form
 
 
 def _short(value: Any) -> str:

@@ -19,10 +19,10 @@ import psycopg
 import pytest
 
 from cdc.codec.avro_binary import writer
-from cdc.codec.connect_json import value_to_json
 from cdc.codec.connect_rows import row_values
 from cdc.config import loads
 from cdc.converters.avro import AvroConverter
+from cdc.converters.json_converter import JsonConverter
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, SourceConnector, TaskContext, ValueEncoder
 from cdc.record import RowChange, RowShape, Schema
 from cdc.runtime import source_task
@@ -39,7 +39,7 @@ class Recording:
     """What was written: records as the JSON converter has them, schemas in order of appearance."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
-    connect: dict[str, dict[str, list[Schema]]] = field(default_factory=dict)
+    connect: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     avro: dict[str, list[str]] = field(default_factory=dict)
     offsets: dict[str, Any] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -47,10 +47,15 @@ class Recording:
     started: bool = False
     failure: BaseException | None = None
 
-    def saw(self, topic: str, side: str, schema: Schema | None) -> None:
+    def read(self, topic: str, side: str, data: bytes | None) -> Any:
+        """The value that the JSON converter wrote; its schema, if it has one, is remembered."""
         known = self.connect.setdefault(topic, {"key": [], "value": []})[side]
-        if schema is not None and schema not in known:
-            known.append(schema)
+        value = None if data is None else json.loads(data)
+        if not isinstance(value, dict) or value.keys() != {"schema", "payload"}:
+            return value
+        if value["schema"] is not None and value["schema"] not in known:
+            known.append(value["schema"])
+        return value["payload"]
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -111,16 +116,25 @@ class _Avro(AvroConverter):
         return _Registry(self._subjects)
 
 
+class _Memory(dict[str, Mapping[str, Any]]):
+    """What the Avro keys are remembered by: the session's memory is the JSON converter's."""
+
+    def put(self, topic: str, state: Mapping[str, Any]) -> None:
+        self[topic] = state
+
+
 class _Both(Converter):
-    """Writes JSON without schemas and, beside it, the same as Avro. ``avro`` is false where names are no Avro names."""
+    """Writes JSON with Connect's JSON converter and, beside it, the same as Avro, unless names are no Avro names."""
+
+    nulls_have_schemas = True
 
     def __init__(self, recording: Recording, *, avro: bool) -> None:
-        self._recording = recording
+        self._json = JsonConverter()
         self._avro = _Avro(recording.avro) if avro else None
-        self._side = ""
+        self._memory = _Memory()
 
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
-        self._side = "key" if is_key else "value"
+        self._json.configure({k: v for k, v in config.items() if not k.startswith("schema.reg")}, is_key=is_key)
         if self._avro is not None:
             properties = {"schema.registry.url": "http://in.memory", "avro.logical.types": "false"}
             self._avro.configure(properties, is_key=is_key)
@@ -131,49 +145,45 @@ class _Both(Converter):
     def control_key(self, partition: int) -> bytes:
         raise AssertionError("the topics of the recording are not compacted")
 
+    def to_connect(self, topic: str, payload: bytes | None) -> tuple[Schema | None, Any]:
+        raise AssertionError("a source reads nothing")
+
     def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
-        schema, key = shape.key_schema, row_values(shape, VERSION).key
-        avro = self._avro.key_encoder(shape, memory) if self._avro else None
-        write = writer(schema) if schema else None
+        written = self._json.key_encoder(shape, memory)
+        if self._avro is None or shape.key_schema is None:
+            return written
+        avro, native = self._avro.key_encoder(shape, self._memory), row_values(shape, VERSION).key
+        general = writer(shape.key_schema)
 
         def encode(change: RowChange) -> bytes | None:
-            value = None if change.op == "t" else key(change)
-            self._recording.saw(shape.topic, "key", None if value is None else schema)
-            if value is None or schema is None or write is None:
-                return None
-            if avro is not None:
-                assert (avro(change) or b"")[5:] == write(value)
-            return _json(value_to_json(schema, value))
+            value = native(change)
+            assert (avro(change) or b"")[5:] == (b"" if value is None else general(value))
+            return written(change)
 
         return encode
 
     def value_encoder(self, shape: RowShape) -> ValueEncoder:
-        schema, envelope = shape.envelope_schema, row_values(shape, VERSION).envelope
-        avro = self._avro.value_encoder(shape) if self._avro else None
-        write = writer(schema)
+        written = self._json.value_encoder(shape)
+        if self._avro is None:
+            return written
+        avro, native = self._avro.value_encoder(shape), row_values(shape, VERSION).envelope
+        general = writer(shape.envelope_schema)
 
         def encode(change: RowChange, now_us: int) -> bytes | None:
-            value = envelope(change, now_us)
-            if value is None:
-                return None
-            self._recording.saw(shape.topic, "value", schema)
-            if avro is not None:
-                assert (avro(change, now_us) or b"")[5:] == write(value)
-            return _json(value_to_json(schema, value))
+            value = native(change, now_us)
+            assert (avro(change, now_us) or b"")[5:] == (b"" if value is None else general(value))
+            return written(change, now_us)
 
         return encode
 
     def encoder(self, topic: str, schema: Schema | None) -> Encoder:
-        avro = self._avro.encoder(topic, schema) if self._avro else None
+        written, made = self._json.encoder(topic, schema), list[Encoder]()
 
         def encode(value: Any) -> bytes | None:
-            self._recording.saw(topic, self._side, schema)
-            if value is None or schema is None:
-                assert value is None
-                return None
-            if avro is not None:
-                assert avro(value) is not None
-            return _json(value_to_json(schema, value))
+            if value is not None and self._avro is not None:
+                made[:] = made or [self._avro.encoder(topic, schema)]
+                assert made[0](value) is not None
+            return written(value)
 
         return encode
 
@@ -226,8 +236,8 @@ class _Producer:
             {
                 "topic": topic,
                 "partition": partition,
-                "key": None if key is None else json.loads(key),
-                "value": None if value is None else json.loads(value),
+                "key": self._recording.read(topic, "key", key),
+                "value": self._recording.read(topic, "value", value),
                 "headers": [[name, text.decode()] for name, text in headers or () if not name.startswith("cdc.")],
             }
         )
@@ -288,9 +298,7 @@ class Scenario:
             "database.dbname": info["dbname"],
             **extra,
         }
-        # Its converters are stood in for below.
-        own = {key: value for key, value in properties.items() if not key.startswith(("key.conv", "value.conv"))}
-        form = {"worker": {"bootstrap.servers": "127.0.0.1:1"}, "connectors": {"golden": own}}
+        form = {"worker": {"bootstrap.servers": "127.0.0.1:1"}, "connectors": {"golden": properties}}
         (spec,) = loads({"golden.yaml": json.dumps(form)}).connectors
         assert isinstance(spec.connector, SourceConnector)
         avro = not (self.folder / "avro-error.txt").exists()
@@ -373,10 +381,6 @@ def _after_quoted(script: str, at: int) -> int:
     while script[at] != quote:
         at += 2 if escapes and script[at] == "\\" else 1
     return at + 1
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _murmur2(data: bytes) -> int:

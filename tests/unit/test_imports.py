@@ -22,6 +22,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "observe": {"errors"},
     "registry": {"errors"},
     "converters": {*_BASE, "codec", "registry"},
+    "transforms": {*_BASE, "codec"},
     "postgres": {*_BASE, "codec"},
     "mirror": {*_BASE, "codec"},
     "redis": {*_BASE, "codec", "mirror"},
