@@ -31,22 +31,14 @@ EXTRA = {
 }
 
 NOT_YET: dict[str, str] = {
-    "column_exclude": "column lists and masks",
-    "column_include": "column lists and masks",
-    "column_mask": "column lists and masks",
     "heartbeat": "heartbeats",
     "identifiers_avro": "names and key change headers",
     "identifiers_avro_unicode": "names and key change headers",
     "logical_message": "logical messages",
-    "partitioned_root_off": "tables without key or with an identity of their own, partitions",
     "partitioned_root_on": "tables without key or with an identity of their own, partitions",
     "pk_kinds": "tables without key or with an identity of their own, partitions",
-    "replica_identity": "tables without key or with an identity of their own, partitions",
     "source_type_parameters": "source types",
-    "toast_default": "placeholders",
     "transaction_metadata": "transaction metadata",
-    "truncate": "tables without key or with an identity of their own, partitions",
-    "truncate_skipped": "tables without key or with an identity of their own, partitions",
     "unknown_types": "include.unknown.datatypes",
     "unknown_types_included": "include.unknown.datatypes",
 }
