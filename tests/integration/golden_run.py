@@ -139,9 +139,6 @@ class _Both(Converter):
             properties = {"schema.registry.url": "http://in.memory", "avro.logical.types": "false"}
             self._avro.configure(properties, is_key=is_key)
 
-    def to_connect(self, topic: str, payload: bytes | None) -> tuple[Schema | None, Any]:
-        raise AssertionError("nothing is read")
-
     def control_key(self, partition: int) -> bytes:
         raise AssertionError("the topics of the recording are not compacted")
 
