@@ -147,8 +147,9 @@ def _json(type_name: CanonicalType) -> _Json:
         return _row(type_name)
     printer = _printer(type_name)
     if isinstance(type_name, ArrayOf):
-        array = _array(type_name)
-        return lambda text: array(text) if text[:1] == b"{" else json_string(text)
+        array, element = _array(type_name), _json(type_name.element)
+        # What is no array is an element of a further dimension.
+        return lambda text: (array if text[:1] == b"{" else json_string if text[:1] == b"[" else element)(text)
     if printer is bool_text:
         return lambda text: printer(text).decode("ascii")
     if type_name.split(" ", maxsplit=1)[0] not in NUMBERS:

@@ -87,16 +87,12 @@ def _no_array(text: bytes) -> ValueError:
     return ValueError(f"not an array of Postgres: {quoted(text)}")
 
 
-def array_text(bounds: bytes, elements: list[Nested]) -> bytes:
+def array_text(nested: Nested) -> bytes:
     """The literal of an array whose delimiter is a comma; every element in quotes."""
-    return bounds + _array_text(elements)
-
-
-def _array_text(nested: Nested) -> bytes:
     if nested is None:
         return b"NULL"
     if isinstance(nested, list):
-        return b"{" + b",".join(_array_text(item) for item in nested) + b"}"
+        return b"{" + b",".join(array_text(item) for item in nested) + b"}"
     return b'"' + nested.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 

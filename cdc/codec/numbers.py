@@ -234,14 +234,9 @@ def money_text(fraction: int) -> Reader:
 
 
 def money_double(fraction: int) -> Reader:
-    """money → double; exact where the digits read back from it."""
+    """money → double; exact where the double is printed with just the digits of the amount (see `numeric_double`)."""
     to_text, to_double = money_text(fraction), numeric_double()
-
-    def read(text: bytes) -> float | Inexact:
-        value = to_double(to_text(text).rstrip(b"0").removesuffix(b".") if fraction else to_text(text))
-        return Inexact(value.fallback, text.decode()) if isinstance(value, Inexact) else float(value)
-
-    return read
+    return lambda text: to_double(to_text(text))
 
 
 def single_bit() -> Reader:

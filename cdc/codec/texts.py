@@ -77,14 +77,15 @@ def array(
 
     The exact text has elements as text of the schema's type, with commas between them: where the type's own
     ``delimiter`` is another, and where ``restate`` makes such text from Postgres's, it is another text than Postgres's.
+    With bounds, which no reader takes apart, it is Postgres's.
     """
     mark = delimiter.encode()
     tokens = _ELEMENT if mark == b"," else re.compile(_ELEMENT.pattern.replace(b",", re.escape(mark)), re.DOTALL)
 
     def exact_text(text: bytes) -> str:
-        if restate is not None or mark != b",":
-            bounds, nested = parse_array(text, delimiter)
-            text = array_text(bounds, nested if restate is None else _restated(nested, restate))
+        if text[:1] == b"{" and (restate is not None or mark != b","):
+            nested = parse_array(text, delimiter)[1]
+            text = array_text(nested if restate is None else _restated(nested, restate))
         return text.decode("utf-8")
 
     def read(text: bytes) -> Any:

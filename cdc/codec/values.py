@@ -36,12 +36,19 @@ class Kind:
     utf8: bool = False
 
 
-_RESTATED: Final = frozenset({"char", "hstore_json"})
-"""Kinds of text that is not Postgres's: what their schema calls a value is the text that they are written as."""
+_RESTATED: Final = {
+    "char": "char",
+    "hstore_json": "hstore_json",
+    "bytes_text": "bytes_text",
+    "money": "money_text",
+    "money_text": "money_text",
+    "money_double": "money_text",
+}
+"""Kinds whose schema's texts are not Postgres's → the kind that gives those texts."""
 
 
 def _array(kind: str, params: tuple[Any, ...], optional: bool, delimiter: str = ",") -> Reader:
-    restate = wire_reader(kind, params) if kind in _RESTATED else None
+    restate = wire_reader(_RESTATED[kind], params) if kind in _RESTATED else None
     return texts.array(reader(kind, params), optional, delimiter, restate)
 
 

@@ -29,7 +29,6 @@ INEXACT: list[tuple[str, tuple[Any, ...], str, Any]] = [
     ("numeric_double", (), "1.50", 1.5),
     ("numeric_double", (), "0.1000000000000000055511151231257827", 0.1),
     ("numeric_double", (), "1234567890123456", 1234567890123456.0),
-    ("money_double", (2,), "$90,071,992,547,409.93", 90071992547409.94),
     ("bit", (), "", None),
     ("bits", (10, True), "1011", b"\x0b"),
     ("bits", (10, True), "", b""),
@@ -83,7 +82,7 @@ EXACT: list[tuple[str, tuple[Any, ...], str, Any]] = [
     ("money", (3,), "KD1,234.567", b"\x12\xd6\x87"),
     ("money_text", (2,), "-$0.01", "-0.01"),
     ("money_text", (0,), "¥1,234", "1234"),
-    ("money_double", (2,), "$12.30", 12.3),
+    ("money_double", (2,), "$12.34", 12.34),
     ("float64", (), "-0", -0.0),
     ("bits", (24, False), "000000110000001000000001", b"\x01\x02\x03"),
     ("bits", (4, True), "0011", b"\x03"),
@@ -253,6 +252,20 @@ def _plain(value: Fraction, places: int = 0) -> str:
         places += 1
     sign, digits = "-" if value < 0 else "", str(abs(value.numerator)).rjust(places + 1, "0")
     return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
+
+
+@pytest.mark.parametrize(
+    ("text", "double", "digits"),
+    [
+        ("$12.30", 12.3, "12.30"),
+        ("-$1,000.00", -1000.0, "-1000.00"),
+        ("$90,071,992,547,409.93", 90071992547409.94, None),
+    ],
+)
+def test_money_that_a_double_does_not_print_is_told_in_digits(text: str, double: float, digits: str | None) -> None:
+    assert reader("money_double", (2,))(text.encode()) == Inexact(
+        double, digits or text.translate({36: None, 44: None})
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -1,0 +1,202 @@
+"""Every type of a server at once: snapshot and stream write the same, and what comes back is what Postgres has."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from all_types import install_extensions, make_types, types_of
+from fix_bridge import bridged
+from fix_servers import Database
+
+from cdc import reader
+from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf
+from cdc.local.kafka import EmbeddedKafka
+from cdc.local.redis import Valkey
+from cdc.operate.verify import wait_until_equal
+from cdc.postgres.catalog import list_tables, read_table, read_types
+from cdc.postgres.connection import connect
+from cdc.postgres.pg_type import canonical_type
+
+pytestmark = pytest.mark.integration
+
+
+def test_every_type_comes_back_from_redis_as_postgres_has_it(
+    database: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
+) -> None:
+    install_extensions(database)
+    make_types(database)
+    types = types_of(database)
+    columns = [(f"c{number}", type_.definition, type_.samples) for number, type_ in enumerate(types)]
+    arrays = [
+        (f"a{number}", f"{type_.definition}[]", type_.samples) for number, type_ in enumerate(types) if type_.has_array
+    ]
+    definitions = ", ".join(f"{name} {definition}" for name, definition, _ in columns + arrays)
+    database.execute(f"CREATE TABLE every (id int PRIMARY KEY, {definitions})")
+    rows = max(len(samples) for _, _, samples in columns)
+
+    def insert(offset: int) -> None:
+        with database.connect() as connection:
+            for row in range(rows):
+                values: dict[str, tuple[str, list[str]]] = {}
+                for name, definition, samples in columns:
+                    # A domain may have a default.
+                    values[name] = (f"%s::{definition}", [samples[row]]) if row < len(samples) else ("NULL", [])
+                for name, definition, samples in arrays:
+                    expression = _array(definition, samples, row)
+                    if expression is not None:
+                        values[name] = expression
+                names = ", ".join(values)
+                expressions = ", ".join(expression for expression, _ in values.values())
+                parameters = [parameter for _, given in values.values() for parameter in given]
+                connection.execute(
+                    f"INSERT INTO every (id, {names}) SELECT {offset + row}, {expressions}".encode(), parameters
+                )
+
+    insert(0)
+    with bridged(database, embedded_kafka, valkey9, "public.every") as bridge:
+        insert(1000)
+        report = wait_until_equal(bridge.config, 60)
+        assert report.equal, report.as_text()
+        assert report.rows == 2 * rows
+        kinds = _kinds(database)
+        for row in range(rows):
+            fields = bridge.hash(f"{bridge.name}:every:{row}")
+            streamed = bridge.hash(f"{bridge.name}:every:{row + 1000}")
+            assert streamed == fields | {"id": str(row + 1000)}
+            absent = kinds.keys() - fields.keys()
+            _compare(database, row, kinds, reader.read(fields, kinds) or {}, absent)
+
+
+def _array(definition: str, samples: list[str], row: int) -> tuple[str, list[str]] | None:
+    """All samples and NULL; lower bounds of zero; two dimensions; no element."""
+    element = f"%s::{definition.removesuffix('[]')}"
+    elements = ", ".join([element] * len(samples))
+    match row:
+        case 0:
+            return f"ARRAY[{elements}{', ' if samples else ''}NULL]::{definition}", samples
+        case 1 if samples:
+            return f"('[0:{len(samples) - 1}]=' || (ARRAY[{elements}]::{definition})::text)::{definition}", samples
+        case 2 if samples:
+            return f"ARRAY[ARRAY[{element}, NULL], ARRAY[NULL, {element}]]::{definition}", [samples[0], samples[-1]]
+        case 3:
+            return f"'{{}}'::{definition}", []
+    return None
+
+
+def _kinds(database: Database) -> dict[str, CanonicalType]:
+    info = database.conninfo
+    connection = connect({name: str(value) for name, value in info.items()}, "test")
+    with connection:
+        oid = next(oid for oid, _, name, _ in list_tables(connection) if name == "every")
+        table = read_table(connection, oid)
+        assert table is not None
+        types = read_types(connection, {column.type_oid for column in table.columns})
+        return {column.name: canonical_type(column.type_oid, column.typmod, types) for column in table.columns}
+
+
+def _compare(
+    database: Database, row: int, kinds: dict[str, CanonicalType], values: dict[str, Any], absent: set[str]
+) -> None:
+    """What the reader gave, written as a literal of the column's type, is what the column has, by its text."""
+    info = database.conninfo
+    with connect({name: str(value) for name, value in info.items()}, "test") as connection:
+        names = [name for name, kind in kinds.items() if name not in absent and not _has(kind, *_NOT_KEPT)]
+        definitions = dict(
+            connection.execute(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+                " WHERE attrelid = 'every'::regclass AND attnum > 0"
+            ).fetchall()
+        )
+        literals = [_literal(kinds[name], values[name]) for name in names]
+        casts = ", ".join(f"(%s::{definitions[name]})::text, {name}::text" for name in names)
+        [answer] = connection.execute(f"SELECT {casts} FROM every WHERE id = {row}".encode(), literals).fetchall()
+        differing = {
+            name: (kinds[name], mine, its)
+            for name, mine, its in zip(names, answer[::2], answer[1::2], strict=True)
+            if mine != its
+        }
+        assert differing == {}
+        nulls = " AND ".join(f"{name} IS NULL" for name in sorted(absent)) or "true"
+        assert connection.execute(f"SELECT {nulls} FROM every WHERE id = {row}".encode()).fetchall() == [(True,)]
+        for name in (name for name, kind in kinds.items() if kind in ("json", "jsonb") and name not in absent):
+            [(text,)] = connection.execute(f"SELECT {name}::text FROM every WHERE id = {row}".encode()).fetchall()
+            assert values[name] == json.loads(text, parse_float=Decimal)
+
+
+_NOT_KEPT = ("timetz", "json", "jsonb")
+"""Python values are not all of them: the zone, blanks, whether a null is JSON's."""
+
+
+def _has(type_: CanonicalType, *names: str) -> bool:
+    """Whether a type is one of these, or made of one; or an array of arrays, where a list may be either's."""
+    if isinstance(type_, ArrayOf) and isinstance(type_.element, ArrayOf):
+        return True
+    if isinstance(type_, ArrayOf):
+        return _has(type_.element, *names)
+    return any(_has(part, *names) for _, part in type_.fields) if isinstance(type_, RowOf) else type_ in names
+
+
+def _literal(type_: CanonicalType, value: Any) -> str:
+    """A value as Postgres reads it."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return ("1" if value else "0") if type_ == "bit(1)" else str(value)
+        case float():
+            return repr(value)
+        case date() | time() | datetime():
+            return value.isoformat()
+        case bytes():
+            return ("\\x" if type_ == "bytea" else "") + value.hex()
+        case reader.Interval():
+            return f"{value.months} mons {value.days} days {value.microseconds} microseconds"
+        case reader.Range():
+            return _range(value)
+        case tuple():
+            return f"({value[0]!r},{value[1]!r})"
+        case dict() if isinstance(type_, RowOf):
+            kinds = dict(type_.fields)
+            return f"({','.join('' if part is None else _quoted(kinds[name], part) for name, part in value.items())})"
+        case dict():
+            pairs = (f"{_quote(key)}=>{'NULL' if item is None else _quote(item)}" for key, item in value.items())
+            return ", ".join(pairs)
+        case list() if isinstance(type_, ArrayOf):
+            return "{" + type_.delimiter.join(_element(type_, item) for item in value) + "}"
+        case list() if isinstance(type_, str) and type_.endswith("multirange"):
+            return "{" + ",".join(map(_range, value)) + "}"
+        case list():
+            return f"[{','.join(map(repr, value))}]"
+    return str(value)
+
+
+def _element(array: ArrayOf, item: Any) -> str:
+    if item is None:
+        return "NULL"
+    nested = item[:1] and (item[0] is None or isinstance(item[0], list)) if _is_list(array.element) else True
+    return _literal(array, item) if isinstance(item, list) and nested else _quoted(array.element, item)
+
+
+def _is_list(type_: CanonicalType) -> bool:
+    """Whether elements that are lists may be no further dimension."""
+    return isinstance(type_, str) and type_.endswith(("multirange", "vector", "halfvec"))
+
+
+def _quoted(type_: CanonicalType, value: Any) -> str:
+    return _quote(_literal(type_, value))
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _range(value: reader.Range) -> str:
+    if not value.bounds:
+        return "empty"
+    lower, upper = ("" if end is None else _quoted("", end) for end in (value.lower, value.upper))
+    return f"{value.bounds[0]}{lower},{upper}{value.bounds[1]}"
