@@ -183,7 +183,7 @@ def _element(array: ArrayOf, item: Any) -> str:
 
 def _is_list(type_: CanonicalType) -> bool:
     """Whether elements that are lists may be no further dimension."""
-    return isinstance(type_, str) and type_.endswith(("multirange", "vector", "halfvec"))
+    return isinstance(type_, str) and (type_.endswith("multirange") or type_ in ("vector", "halfvec"))
 
 
 def _quoted(type_: CanonicalType, value: Any) -> str:

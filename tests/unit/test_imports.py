@@ -25,6 +25,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "transforms": {*_BASE, "codec"},
     "postgres": {*_BASE, "codec"},
     "mirror": {*_BASE, "codec"},
+    "reader": {*_BASE, "codec"},
     "redis": {*_BASE, "codec", "mirror"},
     "config": {*_BASE, "registry"},
     # Connectors reach the runtime as plugins: it imports none of them.
