@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cdc.codec.avro_schema import Node
 from cdc.codec.avro_varint import read_block, read_length, read_long
-from cdc.codec.canonical_floats import float8_text
+from cdc.codec.canonical_floats import float4_text, float8_text
 from cdc.codec.structures import single_text
 
 __all__ = ["structure_text", "whole_text"]
@@ -59,6 +59,10 @@ def _vector(value: list[float]) -> bytes:
     return b"[" + b",".join(map(single_text, value)) + b"]"
 
 
+def _half_vector(value: list[float]) -> bytes:
+    return b"[" + b",".join(map(float4_text, value)) + b"]"
+
+
 def _sparse(value: dict[str, Any]) -> bytes:
     pairs = (b"%d:%b" % (entry["key"], single_text(entry["value"])) for entry in value["vector"])
     return b"{%b}/%d" % (b",".join(pairs), value["dimensions"])
@@ -69,7 +73,7 @@ _SHOWN: Final[dict[str, tuple[Callable[[Any], bytes], set[str]]]] = {
     "geometry": (_geometry, {"wkb"}),
     "geography": (_geometry, {"wkb"}),
     "vector": (_vector, set()),
-    "halfvec": (_vector, set()),
+    "halfvec": (_half_vector, set()),
     "sparsevec": (_sparse, {"dimensions", "vector"}),
 }
 
