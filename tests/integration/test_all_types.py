@@ -16,6 +16,7 @@ from cdc import reader
 from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf
 from cdc.local.kafka import EmbeddedKafka
 from cdc.local.redis import Valkey
+from cdc.operate.type_table import documented
 from cdc.operate.verify import wait_until_equal
 from cdc.postgres.catalog import list_tables, read_table, read_types
 from cdc.postgres.connection import connect
@@ -69,6 +70,19 @@ def test_every_type_comes_back_from_redis_as_postgres_has_it(
             assert streamed == fields | {"id": str(row + 1000)}
             absent = kinds.keys() - fields.keys()
             _compare(database, row, kinds, reader.read(fields, kinds) or {}, absent)
+
+
+def test_every_type_has_a_row_in_the_documentation(database: Database) -> None:
+    install_extensions(database)
+    names = {
+        row[0]
+        for row in database.execute(
+            "SELECT t.typname FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
+            " WHERE t.typtype IN ('b', 'r', 'm') AND e.oid IS NULL"  # the others by their kind: enums, domains, arrays
+        )
+    }
+    assert len(names) > 100
+    assert names - documented() == set()
 
 
 def _array(definition: str, samples: list[str], row: int) -> tuple[str, list[str]] | None:
