@@ -203,8 +203,8 @@ def _mode_rows() -> Iterator[tuple[str, ...]]:
     for setting, field, values, rows in _MODES:
         for value in values:
             for row in rows:
-                modes = replace(TypeModes(), **{field: value})
-                yield f"`{setting}={value}`", *_cells(row, modes)
+                modes: dict[str, Any] = {field: value}
+                yield f"`{setting}={value}`", *_cells(row, TypeModes(**modes))
 
 
 def _cells(row: _Row, modes: TypeModes) -> tuple[str, ...]:
