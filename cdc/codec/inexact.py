@@ -13,7 +13,8 @@ class Inexact:
     """A value that its schema cannot hold: ``fallback`` is written, ``text`` travels in the header ``cdc.text``.
 
     ``fallback`` is what Debezium writes; ``None`` where there is nothing to write: then null, or the zero of a NOT
-    NULL column. ``text`` is Postgres's, exact.
+    NULL column. ``text`` is Postgres's, exact, or where the schema's own texts are others (money, JSON of an hstore
+    within an array) such a text.
     """
 
     fallback: Any

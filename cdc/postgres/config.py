@@ -72,6 +72,14 @@ class PostgresConfig(RecordSettings):
         description="Columns whose values are written as a salted hash, of Java's serialized form or, with "
         "column.mask.hash.v2, of the text; any type becomes a string, NULL stays NULL.",
     )
+    column_propagate_source_type: str = Field(
+        default="",
+        description="Columns whose type in Postgres is told by parameters of their schema, as in column.include.list.",
+    )
+    datatype_propagate_source_type: str = Field(
+        default="",
+        description="Like column.propagate.source.type, by type: expressions for <schema>.<table>.<type>.",
+    )
     message_key_columns: str = Field(
         default="",
         description="Record keys in place of the primary key: <schema>.<table>:<column>,<column>;… "
@@ -182,6 +190,8 @@ class PostgresConfig(RecordSettings):
         "schema_exclude_list",
         "column_include_list",
         "column_exclude_list",
+        "column_propagate_source_type",
+        "datatype_propagate_source_type",
         "snapshot_include_collection_list",
     )
     @classmethod

@@ -72,6 +72,7 @@ FOREIGN: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "slot.failover": (("false",), "failover slots are made by the operator"),
     "slot.stream.params": (("",), "the parameters of the stream are part of the stored position"),
     "schema.refresh.mode": ((), "schemas come from the stream"),
+    "include.unknown.datatypes": ((), "columns of every type are captured, those that Debezium leaves out as text"),
     "table.ignore.builtin": (("true",), "tables of the system are not captured"),
     "event.processing.failure.handling.mode": (("fail",), "a record is never left out"),
     "event.converting.failure.handling.mode": ((), "every value can be written"),

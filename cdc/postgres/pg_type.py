@@ -8,11 +8,13 @@ from typing import Final
 
 from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf
 
-__all__ = ["PgType", "canonical_type", "has_row"]
+__all__ = ["FIRST_USER_OID", "PgType", "canonical_type", "has_row"]
 
 _EXTENSIONS: Final = frozenset({"hstore"})
 """Base types of extensions that have a canonical text of their own."""
 _CATALOG: Final = "pg_catalog"
+FIRST_USER_OID: Final = 16384
+"""From here on OIDs are those of objects that somebody created."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,11 @@ from cdc.postgres.changes import CapturedTable
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
 from cdc.postgres.masks import masked_mapping
+from cdc.postgres.pg_type import FIRST_USER_OID
 from cdc.postgres.pgoutput import Relation
-from cdc.postgres.types import PgType, TypeModes, default_value, resolve
+from cdc.postgres.selection import Names
+from cdc.postgres.source_types import source_parameters
+from cdc.postgres.types import PgType, TypeMapping, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, Column, RowShape
 
 __all__ = ["TableRegistry", "require"]
@@ -38,6 +41,8 @@ class TableRegistry:
             interval=config.interval_handling_mode,
             money_fraction_digits=config.money_fraction_digits,
         )
+        self._told_columns = Names(config.column_propagate_source_type)
+        self._told_types = Names(config.datatype_propagate_source_type)
         self._types: dict[int, PgType] = {}
         self._tables: dict[int, CapturedTable] = {}
         self.infos: dict[int, TableInfo] = {}
@@ -133,9 +138,11 @@ class TableRegistry:
     def _shape(
         self, schema: str, name: str, columns: tuple[ColumnInfo, ...], key: tuple[str, ...]
     ) -> tuple[RowShape, dict[int, Callable[[bytes], bytes]]]:
-        missing = {column.type_oid for column in columns} - self._types.keys()
-        if missing:
-            self._types.update(read_types(self._connection(), missing))
+        used = {column.type_oid for column in columns}
+        # An enum may have got labels, a composite attributes; a built-in type stays as it is.
+        wanted = {oid for oid in used if oid not in self._types or oid >= FIRST_USER_OID}
+        if wanted:
+            self._types.update(read_types(self._connection(), wanted))
         shaped = []
         masks = {}
         chosen = self._config.selection.key(schema, name, key) is not None
@@ -146,6 +153,7 @@ class TableRegistry:
                 mapping, apply = masked_mapping(mask, mapping, column.type_oid, column.typmod)
                 if apply is not None:
                     masks[place] = apply
+            mapping = self._with_source(f"{schema}.{name}", column, mapping)
             # A key that somebody chose may have NULLs; any other one cannot, whatever the catalog says by now.
             optional = not column.not_null and (chosen or column.name not in key)
             default = NO_DEFAULT if column.default is None else default_value(column.default, mapping)
@@ -169,6 +177,14 @@ class TableRegistry:
             compact=bool(key) and self._config.compacted,
         )
         return shape, masks
+
+    def _with_source(self, table: str, column: ColumnInfo, mapping: TypeMapping) -> TypeMapping:
+        """The mapping with the parameters that tell the column's type in Postgres, where they are asked for."""
+        type_name = self._types[column.type_oid].name if column.type_oid in self._types else ""
+        if not (self._told_columns.match(f"{table}.{column.name}") or self._told_types.match(f"{table}.{type_name}")):
+            return mapping
+        told = source_parameters(column.name, type_name, column.typmod)
+        return replace(mapping, schema=replace(mapping.schema, parameters=(*mapping.schema.parameters, *told)))
 
 
 def _same(a: RowShape, b: RowShape) -> bool:

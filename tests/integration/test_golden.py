@@ -35,10 +35,7 @@ NOT_YET: dict[str, str] = {
     "identifiers_avro": "names and key change headers",
     "identifiers_avro_unicode": "names and key change headers",
     "logical_message": "logical messages",
-    "source_type_parameters": "source types",
     "transaction_metadata": "transaction metadata",
-    "unknown_types": "include.unknown.datatypes",
-    "unknown_types_included": "include.unknown.datatypes",
 }
 
 

@@ -121,7 +121,7 @@ def _as_json(column: Column, text: str | None) -> Any:
         return None
     value = reader(column.kind, column.params)(text.encode())
     if isinstance(value, Inexact):
-        assert value.text == text
+        assert value.text == (text.replace("$", "").replace(",", "") if column.kind == "money_double" else text)
         value = value.fallback
     return value_to_json(column.schema, value)
 
