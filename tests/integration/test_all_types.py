@@ -1,4 +1,8 @@
-"""Every type of a server at once: snapshot and stream write the same, and what comes back is what Postgres has."""
+"""Every type of a server at once: snapshot and stream write the same, and what comes back is what Postgres has.
+
+Among the values are those of the traps in reference/fast-peers.md §4: 19 (temporal extremes), 20 (numeric and float
+specials), 22 (OIDs that differ from database to database), 23 (what COPY's text has of its own).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from cdc.local.kafka import EmbeddedKafka
 from cdc.local.redis import Valkey
 from cdc.operate.type_table import documented
 from cdc.operate.verify import wait_until_equal
-from cdc.postgres.catalog import list_tables, read_table, read_types
+from cdc.postgres.catalog import read_table, read_types
 from cdc.postgres.connection import connect
 from cdc.postgres.pg_type import canonical_type
 
@@ -85,6 +89,40 @@ def test_every_type_has_a_row_in_the_documentation(database: Database) -> None:
     assert names - documented() == set()
 
 
+CHANGES = """
+ALTER TYPE mood ADD VALUE 'angry' BEFORE 'sad'
+INSERT INTO moods VALUES (2, 'angry', '{angry,NULL}')
+CREATE TYPE mood_again AS ENUM ('sad', 'angry', 'calm, "very"')
+ALTER TABLE moods ALTER m TYPE mood_again USING m::text::mood_again
+ALTER TABLE moods ALTER ms TYPE mood_again[] USING ms::text[]::mood_again[]
+DROP TYPE mood
+ALTER TYPE mood_again RENAME TO mood
+INSERT INTO moods VALUES (3, 'calm, "very"', '{"calm, \\"very\\"",sad}')
+UPDATE moods SET m = 'angry' WHERE id = 1
+"""
+
+
+def test_an_enum_gets_labels_and_is_made_again_while_streaming(
+    database15: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
+) -> None:
+    database15.execute(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE moods (id int PRIMARY KEY, m mood NOT NULL, ms mood[]);"
+        "INSERT INTO moods VALUES (1, 'sad', '{sad}')"
+    )
+    with bridged(database15, embedded_kafka, valkey9, "public.moods") as bridge:
+        for statement in CHANGES.strip().splitlines():
+            database15.execute(statement)
+        report = wait_until_equal(bridge.config, 60)
+        assert report.equal, report.as_text()
+        assert bridge.hash(f"{bridge.name}:moods:1") == {"id": "1", "m": "angry", "ms": '["sad"]'}
+        assert bridge.hash(f"{bridge.name}:moods:2") == {"id": "2", "m": "angry", "ms": '["angry",null]'}
+        assert bridge.hash(f"{bridge.name}:moods:3") == {
+            "id": "3",
+            "m": 'calm, "very"',
+            "ms": '["calm, \\"very\\"","sad"]',
+        }
+
+
 def _array(definition: str, samples: list[str], row: int) -> tuple[str, list[str]] | None:
     """All samples and NULL; lower bounds of zero; two dimensions; no element."""
     element = f"%s::{definition.removesuffix('[]')}"
@@ -105,7 +143,7 @@ def _kinds(database: Database) -> dict[str, CanonicalType]:
     info = database.conninfo
     connection = connect({name: str(value) for name, value in info.items()}, "test")
     with connection:
-        oid = next(oid for oid, _, name, _ in list_tables(connection) if name == "every")
+        [(oid,)] = database.execute("SELECT 'every'::regclass::oid")
         table = read_table(connection, oid)
         assert table is not None
         types = read_types(connection, {column.type_oid for column in table.columns})

@@ -33,10 +33,15 @@ SCHEMAS_DIFFER = {
     "types_json_uuid_xml:tsq": "not left out",
     **dict.fromkeys((f"types_network_geometry:{name}" for name in ("b", "l", "s", "pa", "po", "ci")), "not left out"),
     **dict.fromkeys(
-        (f"unknown_types:{name}" for name in ("p", "mr", "q", "l", "jp", "xi", "rc", "ma", "ia", "na", "pa")),
-        "not left out",
+        (
+            f"unknown_types{kind}:{name}"
+            for kind in ("", "_included")
+            for name in ("p", "mr", "q", "l", "jp", "xi", "rc", "ma", "ia", "na", "pa")
+        ),
+        "not left out, nor opaque bytes",
     ),
     "unknown_types:ba": "an array of bits is an array",
+    "unknown_types_included:ba": "an array of bits is an array",
 }
 VALUES_DIFFER = {
     ("temporal_extremes_adaptive:d", "infinity"): 2**31 - 1,
@@ -56,6 +61,7 @@ def _modes(scenario: str) -> TypeModes:
         decimal=settings.get("decimal.handling.mode", "precise"),
         time=settings.get("time.precision.mode", "adaptive"),
         binary=settings.get("binary.handling.mode", "bytes"),
+        hstore=settings.get("hstore.handling.mode", "json"),
         interval=settings.get("interval.handling.mode", "numeric"),
     )
 
@@ -113,6 +119,8 @@ def test_snapshot_values_are_debeziums(scenario: str, table: str) -> None:
                 continue
             got = _as_json(column, text)
             want = VALUES_DIFFER.get((f"{scenario}:{column.name}", text), image[column.name])
+            if column.kind == "hstore_json" and text is not None:  # Debezium's keys are in the order of a hash map
+                got, want = json.loads(got), json.loads(want)
             assert _comparable(column.schema, got) == _comparable(column.schema, want), (column.name, text)
 
 
