@@ -6,6 +6,8 @@
      ├── ConfigError       a setting is wrong: nothing was started, exit status 2
      ├── RetriableError    a part is away or busy: wait with backoff, nothing is lost
      ├── FatalError        an operator must act: stop and say so
+     │    └── TableError   ... for one table; the others can go on
+     │         └── KeyChanged
      └── DataError         this one record is at fault: dead letter or stop, by policy
 
 The classes follow the error classes of Kafka Connect (retriable, fatal, per record), because what
@@ -17,7 +19,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CdcError", "ConfigError", "DataError", "FatalError", "Finding", "RetriableError"]
+__all__ = [
+    "CdcError",
+    "ConfigError",
+    "DataError",
+    "FatalError",
+    "Finding",
+    "KeyChanged",
+    "RetriableError",
+    "TableError",
+]
 
 
 class CdcError(Exception):
@@ -30,6 +41,14 @@ class RetriableError(CdcError):
 
 class FatalError(CdcError):
     """Only an operator can mend this. The message names what was found and the remedy."""
+
+
+class TableError(FatalError):
+    """The rows of one table cannot be written as they are now. Other tables are not touched by it."""
+
+
+class KeyChanged(TableError):
+    """The columns or types of a table's record key changed: its rows would get new keys beside the old."""
 
 
 class DataError(CdcError):

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cdc.errors import Finding
-from cdc.record import ConnectRecord, RowChange, RowShape, Schema
+from cdc.errors import Finding, TableError
+from cdc.record import ConnectRecord, RawRow, RowChange, RowShape, Schema, Transaction
 
 __all__ = [
     "Connector",
@@ -30,6 +30,7 @@ __all__ = [
     "SourceTask",
     "Stream",
     "Survey",
+    "Sweep",
     "TaskContext",
     "Transform",
     "ValueEncoder",
@@ -119,6 +120,12 @@ class SourceConnector(Connector):
         """Ask the live server. `cdc.errors.RetriableError` when it is away: the tasks will wait for it."""
         return Survey((), ())
 
+    @property
+    def refuses_incompatible_schemas(self) -> bool:
+        """Whether a table stops when the registry refuses its new value schema, instead of the subject's compatibility
+        being set to NONE."""
+        return False
+
     @abstractmethod
     def task(self, context: TaskContext) -> SourceTask: ...
 
@@ -132,6 +139,21 @@ class SinkConnector(Connector):
 
     @abstractmethod
     def store(self, context: TaskContext) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Asks for a delete and a tombstone for every key of a topic that no row has any more (EXACTNESS.md H11).
+
+    All rows have been read again since the `cdc.record.Position` whose text is ``since``, and whatever happened to them
+    after it was told: a key whose last record is older is a ghost. With ``renew`` every key is, because the table's
+    key has changed: then follow a truncate, so that no sink applies a late tombstone to a row told anew, and a new
+    key schema (H14).
+    """
+
+    shape: RowShape
+    since: bytes
+    renew: bool = False
 
 
 class SourceTask(ABC):
@@ -148,6 +170,10 @@ class SourceTask(ABC):
 
     headers: Sequence[tuple[str, bytes]] = ()
     """Headers that every record of this task gets, behind its own."""
+
+    def __init__(self) -> None:
+        self.sweeps: list[Sweep] = []
+        """Asked of the runtime after the last `poll`; the runtime takes them, and answers each with `swept`."""
 
     @property
     def finished(self) -> bool:
@@ -177,6 +203,23 @@ class SourceTask(ABC):
     @abstractmethod
     def committed(self) -> None:
         """What the last `offsets` said is durable, with all records before it: acknowledge upstream."""
+
+    def swept(self, sweep: Sweep) -> None:
+        """All its ghosts are deleted, in the Kafka transaction that stores the next `offsets` at the latest."""
+        raise NotImplementedError(f"{type(self).__name__} asked for no sweep of {sweep.shape.topic}")
+
+    def place(self) -> tuple[Transaction, int, int]:
+        """Transaction, LSN and ordinal of the last change message. Records of it from index 2^31 on come after all that
+        were returned so far and before all that will be."""
+        raise NotImplementedError(f"{type(self).__name__} has no place for records of the runtime")
+
+    def refuse(self, shape: RowShape, error: TableError) -> None:  # noqa: ARG002 - for subclasses
+        """The records of this shape cannot be written, and are left out from here on.
+
+        The next `offsets` must say so, and the table must be read again when it is mended. A source that cannot do
+        without them raises ``error``.
+        """
+        raise error
 
     @abstractmethod
     def keep_alive(self) -> None:
@@ -211,6 +254,8 @@ class Converter(ABC):
     """Whether it writes changes of rows so that they can be read back; else it is for what transforms made of them."""
     nulls_have_schemas: ClassVar[bool] = False
     """Whether a null with a schema is written otherwise than one without, which is nothing."""
+    refuses_incompatible: bool = False
+    """Set by the runtime: a value schema that the registry refuses as incompatible is a `cdc.errors.TableError`."""
 
     @abstractmethod
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
@@ -223,6 +268,14 @@ class Converter(ABC):
     @abstractmethod
     def control_key(self, partition: int) -> bytes:
         """The key of a record that is about a whole partition (a truncate): never the key of a row."""
+
+    def key_row(self, shape: RowShape, key: bytes) -> RawRow | None:  # noqa: ARG002 - for subclasses
+        """A row of ``shape`` with the columns of this key and NULL in the others; ``None`` if the bytes do not tell."""
+        return None
+
+    def renew_keys(self, topic: str, memory: KeyMemory) -> None:
+        """Every key of the topic has been deleted: its next key schema may be any (EXACTNESS.md H14)."""
+        memory.put(topic, {"anew": True})
 
     def close(self) -> None:  # noqa: B027 - most converters hold nothing
         """Release connections. Called once."""

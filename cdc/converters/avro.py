@@ -12,14 +12,16 @@ import structlog
 
 from cdc.codec.avro_binary import long_bytes, writer
 from cdc.codec.avro_connect import AvroPlan, avro_plan
+from cdc.codec.avro_fields import KeyPlan
+from cdc.codec.avro_fields import compile_key as key_plan
 from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_avro import LogicalTypes, avro_text
 from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
 from cdc.converters.avro_reader import HEADER_SIZE, writer_schema
 from cdc.converters.key_schemas import other_format
-from cdc.errors import ConfigError, DataError, FatalError, Finding
+from cdc.errors import ConfigError, DataError, FatalError, Finding, KeyChanged, TableError
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, ValueEncoder
-from cdc.record import RowShape, Schema
+from cdc.record import RawRow, RowChange, RowShape, Schema, Transaction
 from cdc.registry.client import RegistryClient
 from cdc.registry.errors import IncompatibleSchema
 
@@ -32,6 +34,7 @@ CONTROL_SCHEMA: Final = (
 )
 """The schema of control keys, as in ``schemas/control-key.avsc`` but for its comments."""
 
+_NO_TRANSACTION: Final = Transaction(0, 0, 0, None, None)
 _log = structlog.get_logger(__name__)
 
 
@@ -113,6 +116,7 @@ class AvroConverter(Converter):
         self._control_id: int | None = None
         self._is_key = False
         self._plans: dict[bytes, AvroPlan] = {}
+        self._key_plans: dict[str, tuple[int, KeyPlan, KeyEncoder]] = {}
 
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:
         self._is_key = is_key
@@ -143,7 +147,7 @@ class AvroConverter(Converter):
     def key_encoder(self, shape: RowShape, memory: KeyMemory) -> KeyEncoder:
         """The encoder of keys, after the key schema that ``memory`` has, or that is made and remembered now.
 
-        `FatalError` when names or types of the key changed, or the registry lost the schema.
+        `KeyChanged` when names or types of the key changed, `FatalError` when the registry lost the schema.
         """
         schema = shape.key_schema
         if schema is None:
@@ -155,16 +159,21 @@ class AvroConverter(Converter):
         if known is None:
             number, remembered = self._first(shape, subject, text)
             memory.put(shape.topic, {"id": number, "schema": remembered})
-            return compile_key(shape, number, as_remembered(schema, remembered))
+            return self._key(shape, number, as_remembered(schema, remembered), remembered)
+        if "anew" in known:
+            number, remembered = self._anew(subject, text)
+            memory.put(shape.topic, {"id": number, "schema": remembered})
+            return self._key(shape, number, as_remembered(schema, remembered), remembered)
         if "schema" not in known:
             raise other_format(shape, str(known.get("form")), "Avro")
         number, remembered = int(known["id"]), str(known["schema"])
         changes = key_changes(remembered, text)
         if changes:
-            raise FatalError(
+            raise KeyChanged(
                 f"{shape.topic}: the key of table {shape.schema}.{shape.table} has changed: {'; '.join(changes)}. "
-                "Its rows would get new keys beside those they have in the topic. Change the key back; or "
-                f"{START_ANEW}; or leave the table out (table.exclude.list)"
+                "Its rows would get new keys beside those they have in the topic. Change the key back; or set "
+                "schema.key.change.handling.mode=renew, which deletes every key of the topic and reads the table "
+                f"again; or {START_ANEW}; or leave the table out (table.exclude.list)"
             )
         try:
             found = self._id(subject, remembered)
@@ -172,7 +181,37 @@ class AvroConverter(Converter):
             raise wiped(shape.topic, subject, number, f"refuses it: {refusal}") from refusal
         if found != number:
             raise wiped(shape.topic, subject, number, f"gives id {found}")
-        return compile_key(shape, number, as_remembered(schema, remembered))
+        return self._key(shape, number, as_remembered(schema, remembered), remembered)
+
+    def _key(self, shape: RowShape, number: int, schema: Schema, text: str) -> KeyEncoder:
+        encode = compile_key(shape, number, schema)
+        self._key_plans[shape.topic] = number, key_plan(text), encode
+        return encode
+
+    def key_row(self, shape: RowShape, key: bytes) -> RawRow | None:
+        """As `cdc.plugin.Converter.key_row`: told only if the row found would get these very bytes."""
+        number, plan, encode = self._key_plans.get(shape.topic, (0, None, None))
+        if plan is None or encode is None or key[:5] != b"\x00" + number.to_bytes(4, "big"):
+            return None
+        try:
+            values = dict(zip(plan.columns, plan.decode(key, 5), strict=True))
+            row: RawRow = [values.get(column.name) for column in shape.columns]
+            same = encode(RowChange(shape, "", row, None, None, _NO_TRANSACTION, 0, 0, 0)) == key
+        except DataError:
+            return None  # of a type whose text is not Postgres's, or of columns that the table has no more
+        return row if same else None
+
+    def renew_keys(self, topic: str, memory: KeyMemory) -> None:
+        super().renew_keys(topic, memory)
+        self._key_plans.pop(topic, None)
+
+    def _anew(self, subject: str, text: str) -> tuple[int, str]:
+        """Id and text for the first key after all keys of a topic were deleted."""
+        try:
+            return self._id(subject, text), text
+        except IncompatibleSchema:
+            self._client_or_raise().set_compatibility(subject, "NONE")
+            return self._id(subject, text), text
 
     def _first(self, shape: RowShape, subject: str, text: str) -> tuple[int, str]:
         """Id and text for a key that nothing is remembered of: what the subject has, if it is the same key.
@@ -231,6 +270,13 @@ class AvroConverter(Converter):
         except IncompatibleSchema as refusal:
             if not self._register:
                 raise
+            if self.refuses_incompatible:
+                raise TableError(
+                    f"the registry refuses the new value schema of {subject} as incompatible "
+                    f"({'; '.join(refusal.messages)}), and schema.incompatible.handling.mode is fail. Set the "
+                    "subject's compatibility, or the mode to evolve, and restart the connector: the table is then "
+                    "read again"
+                ) from refusal
             # Warned of once: from now on the subject refuses nothing.
             _log.warning(
                 "the registry refused a new value schema as incompatible; setting the subject's compatibility to NONE",
@@ -274,7 +320,7 @@ def _require_names(shape: RowShape) -> None:
     bad = [column.name for column in shape.columns if not _NAME.fullmatch(column.name)]
     if bad:
         names = ", ".join(map(repr, bad))
-        raise FatalError(
+        raise TableError(
             f"table {shape.schema}.{shape.table} cannot be written as Avro: of its columns, {names} are no Avro names "
             "(letters, digits and _, no digit first). Rename them, or leave the table out (table.exclude.list)"
         )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cdc.codec.connect_json import parse_schema, schema_text
 from cdc.converters.avro_keys import START_ANEW
-from cdc.errors import FatalError
+from cdc.errors import FatalError, KeyChanged
 from cdc.plugin import KeyMemory
 from cdc.record import RowShape, Schema
 
@@ -31,7 +31,7 @@ def kept_key_schema(shape: RowShape, schema: Schema, memory: KeyMemory, form: st
     that the width of an integer and the like may change. `FatalError` for what may not.
     """
     known = memory.get(shape.topic)
-    if known is None:
+    if known is None or "anew" in known:
         memory.put(shape.topic, remembered(schema, form))
         return schema
     first = first_key_schema(shape, schema, known, form, bare=bare)
@@ -66,12 +66,12 @@ def key_schema_changes(old: Schema, new: Schema, *, bare: bool = False) -> list[
     ]
 
 
-def _changed_key(shape: RowShape, changes: list[str]) -> FatalError:
+def _changed_key(shape: RowShape, changes: list[str]) -> KeyChanged:
     """Names or types of a key are not what they were when its first record was written."""
-    return FatalError(
+    return KeyChanged(
         f"{shape.topic}: the key of table {shape.schema}.{shape.table} has changed: {'; '.join(changes)}. Its rows "
-        f"would get new keys beside those they have in the topic. Change the key back; or {START_ANEW}; or leave the "
-        "table out (table.exclude.list)"
+        f"would get new keys beside those they have in the topic. Change the key back; or set "
+        f"schema.key.change.handling.mode=renew; or {START_ANEW}; or leave the table out (table.exclude.list)"
     )
 
 

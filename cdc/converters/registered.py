@@ -148,6 +148,10 @@ class RegisteredConverter(GeneralConverter):
 
     def _row_key_encoder(self, shape: RowShape, schema: Schema, memory: KeyMemory) -> Encoder:
         known = memory.get(shape.topic)
+        if known is not None and "anew" in known:
+            # All keys are deleted: whatever the subject had binds nothing any more.
+            self._client_or_raise().set_compatibility(f"{shape.topic}-key", "NONE")
+            known = None
         if known is None:
             kept, text, number = self._first(shape, schema)
             memory.put(shape.topic, {**remembered(kept, self._form()), "text": text, "id": number})

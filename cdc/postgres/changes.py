@@ -126,7 +126,10 @@ class Decoder:
         self._skip_unchanged = skip_unchanged
         self._on_message = on_message
         self._relations: dict[int, CapturedTable | None] = {}
+        self._told: dict[int, Relation] = {}
+        self._held: set[int] = set()
         self._tx: Transaction | None = None
+        self._last: Transaction | None = None
         self._ordinal = 0
         self._control = 0
         self._resume_ordinal = 0
@@ -142,6 +145,25 @@ class Decoder:
     @property
     def in_transaction(self) -> bool:
         return self._tx is not None
+
+    def hold(self, oid: int) -> None:
+        """Leave out the changes of this table, until `release`."""
+        self._held.add(oid)
+        if oid in self._relations:
+            self._relations[oid] = None
+
+    def release(self, oid: int) -> None:
+        """Tell the changes of this table again."""
+        if oid in self._held:
+            self._held.remove(oid)
+            if oid in self._told:
+                self._relations[oid] = self._tables.captured(self._told[oid])
+
+    def place(self) -> tuple[Transaction, int]:
+        """The transaction of the last change message, and its ordinal."""
+        if self._last is None:
+            raise ProtocolError("there was no change message yet")
+        return self._last, self._ordinal
 
     def feed(self, frames: list[bytes]) -> list[RowChange]:
         """The records of these frames, in order. `ProtocolError` stops the stream."""
@@ -296,6 +318,7 @@ class Decoder:
             self._tx = Transaction(
                 self._epoch, begin.commit_lsn, begin.commit_us, begin.xid, self._tracker.last_commit_lsn
             )
+            self._last = self._tx
             self._ordinal = self._control = 0
             self._touched.begin(begin.xid)
             resume, self._resume = self._resume, None
@@ -314,7 +337,10 @@ class Decoder:
             self.commits += 1
         elif tag == RELATION:
             relation = read_relation(payload)
-            self._relations[relation.oid] = self._tables.captured(relation)
+            self._told[relation.oid] = relation
+            self._relations[relation.oid] = None
+            if relation.oid not in self._held:
+                self._relations[relation.oid] = self._tables.captured(relation)
         elif tag == TRUNCATE:
             self._truncate(frame, payload, out)
         elif tag == MESSAGE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.selection import Names, identity_rules, split_list
 
-__all__ = ["Chosen", "chosen_tables", "set_identities"]
+__all__ = ["Chosen", "Place", "chosen_tables", "places", "set_identities"]
 
 _PLAIN_NAME: Final = re.compile(r"[\w.$-]+")
 _LETTERS: Final = {"FULL": "f", "DEFAULT": "d", "NOTHING": "n"}
@@ -33,18 +33,19 @@ class Chosen:
     alterations: list[sql.Composed] = field(default_factory=list)
 
 
-def chosen_tables(connection: Connection, config: PostgresConfig) -> Chosen:
+def chosen_tables(connection: Connection, config: PostgresConfig, told: Collection[str] = ()) -> Chosen:
     """Tables chosen by the include and exclude lists; a plain name that does not exist is a finding.
 
     Tables are told as they will be once ``alterations`` are done. A table whose changes are told under another's name
     (a partition under its root's, or the other way round) is not among them; but with
-    ``publish.via.partition.root=false`` a partitioned table is, for its snapshot, as in Debezium.
+    ``publish.via.partition.root=false`` a partitioned table is, for its snapshot, as in Debezium. ``told`` are full
+    names of tables that were captured before: that they are gone is no fault of the lists.
     """
     existing = list_tables(connection)
     names = [f"{schema}.{name}" for _, schema, name, *_ in existing]
     findings = []
     for expression in split_list(config.table_include_list):
-        if not any(map(Names([expression]).match, names)):
+        if not any(map(Names([expression]).match, [*names, *told])):
             near = difflib.get_close_matches(expression.replace("\\", ""), names, n=1, cutoff=0.5)
             plain = _PLAIN_NAME.fullmatch(expression.replace("\\.", "."))
             what = f"the table {expression} does not exist" if plain else f"{expression} matches no table"
@@ -75,11 +76,35 @@ def chosen_tables(connection: Connection, config: PostgresConfig) -> Chosen:
             )
         )
     findings += _shared_topics(config, tables)
-    if not tables and not findings:
+    if not tables and not findings and not told:
         findings.append(
             Finding(f"no table of database {config.database_dbname} is chosen by the lists", key="table.include.list")
         )
     return Chosen(tables, findings, alterations)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A captured table among partitions, as in `cdc.postgres.catalog.TableInfo`."""
+
+    streamed: bool
+    ancestors: tuple[int, ...]
+
+
+def places(connection: Connection, config: PostgresConfig) -> dict[int, Place]:
+    """The OIDs of the tables that the lists choose now, by the rules of `chosen_tables`, in two statements."""
+    existing = list_tables(connection)
+    listed = {oid: kind for oid, schema, name, kind, _ in existing if config.captures(schema, name)}
+    asked = "select pubviaroot from pg_publication where pubname = %s"
+    row = connection.execute(asked, [config.publication]).fetchone()
+    rooted = _rooted(config, None if row is None else {"via_root": row[0]}, "p" in listed.values())
+    return {
+        oid: Place(kind != "p" or rooted, tuple(ancestors))
+        for oid, _, _, kind, ancestors in existing
+        if oid in listed
+        and not (rooted and not listed.keys().isdisjoint(ancestors))
+        and not (kind == "p" and not rooted and config.publish_via_partition_root is None)
+    }
 
 
 def _rooted(config: PostgresConfig, found: Mapping[str, Any] | None, partitioned: bool) -> bool:

@@ -162,6 +162,27 @@ class PostgresConfig(RecordSettings):
         default="numeric", description="How interval values are written."
     )
     money_fraction_digits: int = Field(default=2, ge=0, le=10, description="Digits after the point of money.")
+    schema_refresh_ms: int = Field(
+        default=5000,
+        ge=100,
+        description="How often to look at the catalog for changes that the stream does not tell.",
+    )
+    schema_resnapshot_enabled: bool = Field(
+        default=True,
+        description="Read a table again after DDL that changed its rows without writing them to the WAL.",
+    )
+    schema_resnapshot_max_rows_per_second: int = Field(
+        default=20_000, ge=1, description="How fast a table is read again after DDL."
+    )
+    schema_incompatible_handling_mode: Literal["evolve", "fail", "dlq"] = Field(
+        default="evolve",
+        description="A value schema that the registry refuses: evolve sets the subject's compatibility to NONE, fail "
+        "stops the table.",
+    )
+    schema_key_change_handling_mode: Literal["fail", "renew"] = Field(
+        default="fail",
+        description="A changed key type or column: fail stops the table, renew deletes its keys and reads it again.",
+    )
     status_update_interval_ms: int = Field(
         default=10000, ge=100, description="Longest time between two status updates to the server."
     )
@@ -281,6 +302,10 @@ class PostgresConfig(RecordSettings):
         """Whether a snapshot reads the rows of a captured table."""
         names = Names(self.snapshot_include_collection_list)
         return not names or names.match(f"{schema}.{table}")
+
+    def reads_again(self, schema: str, table: str) -> bool:
+        """Whether a captured table is read again after its rows changed without being in the WAL."""
+        return self.schema_resnapshot_enabled and self.snapshot_mode != "no_data" and self.reads_rows(schema, table)
 
     def topic(self, schema: str, table: str) -> str:
         """The topic of a table. Characters that Kafka does not allow become ``_``, as in Debezium."""

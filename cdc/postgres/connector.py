@@ -48,6 +48,14 @@ class PostgresSourceConnector(SourceConnector):
                 findings.append(
                     Finding(f"uses the topic prefix {mine.topic_prefix} of connector {name} too", key="topic.prefix")
                 )
+        if mine.schema_incompatible_handling_mode == "dlq":
+            findings.append(
+                Finding(
+                    "sources have no dead letter queue in this version",
+                    key="schema.incompatible.handling.mode",
+                    remedy="Set it to evolve (a new version, compatibility NONE) or fail (the table stops)",
+                )
+            )
         if mine.tasks_max != 1:
             findings.append(Finding("a replication slot is read by one task", key="tasks.max", remedy="Set it to 1"))
         return findings
@@ -105,6 +113,10 @@ class PostgresSourceConnector(SourceConnector):
             for table in chosen.tables
         ]
         return Survey(streams, findings + chosen.findings + found)
+
+    @property
+    def refuses_incompatible_schemas(self) -> bool:
+        return self.settings.schema_incompatible_handling_mode == "fail"
 
     def task(self, context: TaskContext) -> PostgresSourceTask:
         return PostgresSourceTask(self.settings, context)

@@ -37,11 +37,11 @@ def ensure_publication(
     tables: Sequence[TableInfo],
     stored: StoredPosition | None = None,
     told: Mapping[int, Mapping[str, Any]] | None = None,
-) -> None:
+) -> set[int]:
     """The publication publishes exactly the chosen tables (mode filtered), or at least them.
 
-    ``told`` are the stored offsets of tables whose rows were told before (OID now → offset): what left the publication
-    since ``stored`` is not taken in again, because nobody knows what changed meanwhile (`FatalError`).
+    ``told`` are the stored offsets of tables whose rows were told before (OID now → offset). The answer are those that
+    left the publication since ``stored``: nobody knows what changed meanwhile, they must be read again.
     """
     name = config.publication
     found = publication_tables(connection, name)
@@ -56,10 +56,10 @@ def ensure_publication(
     if found is None:
         _create(connection, config, tables, rooted=bool(config.publish_via_partition_root or rooted))
         if config.publication_autocreate_mode != "no_tables":
-            return
+            return set()
         found = publication_tables(connection, name) or {}
     _refuse_root(config, found, tables)
-    _refuse_gap(name, found, tables, told or {})
+    gaps = _gaps(config, found, tables, told or {})
     if not set("cudt") - config.skipped <= set(found["operations"]):
         every = sql.Literal("insert, update, delete, truncate")
         mend = sql.SQL("ALTER PUBLICATION {} SET (publish = {});").format(identifier, every).as_string(connection)
@@ -68,7 +68,7 @@ def ensure_publication(
             f"without anyone being told. Run: {mend}"
         )
     if found["all_tables"]:
-        return
+        return gaps
     known = found["tables"] | found["published"]
     missing = [table for table in tables if table.oid not in known]
     if missing and config.publication_autocreate_mode in {"disabled", "no_tables"}:
@@ -87,6 +87,7 @@ def ensure_publication(
             if table is not None:
                 drop = qualified(table.schema, table.name)
                 _execute(connection, sql.SQL("alter publication {} drop table {}").format(identifier, drop))
+    return gaps
 
 
 def _create(connection: Connection, config: PostgresConfig, tables: Sequence[TableInfo], *, rooted: bool) -> None:
@@ -144,25 +145,35 @@ def _refuse_root(config: PostgresConfig, found: Mapping[str, Any], tables: Seque
         )
 
 
-def _refuse_gap(
-    name: str, found: Mapping[str, Any], tables: Sequence[TableInfo], told: Mapping[int, Mapping[str, Any]]
-) -> None:
-    """Tables that were read and streamed before, and are not the same, or not published, now."""
+def _gaps(
+    config: PostgresConfig,
+    found: Mapping[str, Any],
+    tables: Sequence[TableInfo],
+    told: Mapping[int, Mapping[str, Any]],
+) -> set[int]:
+    """Tables that were read and streamed before, and are not the same, or not published, now.
+
+    They are read again, unless that is turned off or there is no key to do so by: then a `FatalError` names them.
+    """
+    gaps = set()
     for table in tables:
         offset = told.get(table.oid)
-        if offset is None or not table.streamed:
+        if offset is None or not table.streamed or offset.get("snapshot") in {"failed", "stopped"}:
             continue
         gap = ""
         if offset.get("oid", table.oid) != table.oid:
             gap = "was dropped and made anew since its rows were read"
         elif table.oid not in found["published"]:
-            gap = f"left the publication {name} since its rows were read, or was dropped and made anew"
-        if gap:
+            gap = f"left the publication {config.publication} since its rows were read, or was dropped and made anew"
+        if gap and not (table.ordered and config.reads_again(table.schema, table.name)):
             raise FatalError(
                 f"{table.full_name} {gap}: what happened to its rows meanwhile was not told. Remedy: remove its rows "
                 "from the sinks and delete this connector's offsets to take a new snapshot; or leave it out "
                 "(table.exclude.list)"
             )
+        if gap:
+            gaps.add(table.oid)
+    return gaps
 
 
 def _execute(connection: Connection, statement: sql.Composed) -> None:

@@ -5,6 +5,9 @@ A `ChunkReader` reads in a thread of its own. Each chunk is read in one REPEATAB
 transaction the chunk could see has been streamed: there the chunk is emitted (EXACTNESS.md H8, H9). These messages
 are the only thing written to the database.
 
+A table that is read again while it is streamed begins with a message too (`Begun`): only when the stream has delivered
+it, it has passed whatever made the reading necessary, and the first chunk is read.
+
 A table without key cannot be read in ranges: it is read in the one snapshot that a temporary slot exported, and the
 stream tells only what committed after that slot's consistent point (H10).
 """
@@ -13,9 +16,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import psycopg
@@ -25,11 +29,12 @@ from cdc.errors import CdcError, FatalError
 from cdc.postgres.catalog import TableInfo, qualified
 from cdc.postgres.connection import Connection, connect, translate
 from cdc.postgres.copytext import parse_row
+from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.touched import DatabaseSnapshot
 from cdc.record import RawRow
 
-__all__ = ["CHUNK_BYTES", "MARKER_PREFIX", "Chunk", "ChunkReader", "Exported", "SnapshotProgress"]
+__all__ = ["CHUNK_BYTES", "MARKER_PREFIX", "Begun", "Chunk", "ChunkReader", "Exported"]
 
 MARKER_PREFIX: Final = "cdc.snapshot"
 """Prefix of the logical messages that mark chunks in the stream; never told downstream."""
@@ -39,22 +44,6 @@ CHUNK_BYTES: Final = 8 << 20
 
 Describe = Callable[[Connection, int], TableInfo | None]
 """The table with this OID as it is captured, seen by the connection's transaction."""
-
-
-@dataclass(slots=True)
-class SnapshotProgress:
-    """How far a table's snapshot has come. ``after`` is the key of the last row told, as text."""
-
-    oid: int
-    schema: str
-    name: str
-    after: list[str | None] | None = None
-    rows: int = 0
-    done: bool = False
-
-    def to_json(self) -> dict[str, object]:
-        state = "done" if self.done else "running"
-        return {"snapshot": state, "after": self.after, "rows": self.rows, "oid": self.oid}
 
 
 @dataclass(slots=True)
@@ -81,11 +70,31 @@ class Chunk:
     """Whether no table after this one has a row."""
 
 
+@dataclass(slots=True)
+class Begun:
+    """The stream has passed the beginning of reading a table again. Its chunks are read after `go`."""
+
+    token: str
+    oid: int
+    _go: threading.Event = field(default_factory=threading.Event)
+
+    def go(self) -> None:
+        self._go.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._go.wait(seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     progress: SnapshotProgress
     key: tuple[str, ...]
     exported: Exported | None
+    again: bool = False
+
+
+class _TableGone(FatalError):
+    """The table cannot be read any more; others can."""
 
 
 class ChunkReader:
@@ -95,15 +104,20 @@ class ChunkReader:
     `raise_error`.
     """
 
-    def __init__(self, conninfo: dict[str, str], name: str, rows: int, run: str, describe: Describe) -> None:
+    def __init__(
+        self, conninfo: dict[str, str], name: str, rows: int, run: str, describe: Describe, again_per_second: int
+    ) -> None:
         self._conninfo = conninfo
         self._name = name
         self._rows = rows
         self._run_id = run
         self._describe = describe
+        self._again_per_second = again_per_second
         self._number = 0
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._ready: queue.Queue[Chunk] = queue.Queue(maxsize=2)
+        self._ready: queue.Queue[Chunk | Begun] = queue.Queue(maxsize=2)
+        self._lost: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
         self._ahead: list[SnapshotProgress] = []
         self._error: CdcError | None = None
         self._stopping = threading.Event()
@@ -114,10 +128,27 @@ class ChunkReader:
 
     def request(self, progress: SnapshotProgress, key: tuple[str, ...], exported: Exported | None) -> None:
         """Read the table from where ``progress`` stands to its end, by ``key`` or in the exported snapshot."""
+        self._cancelled.discard(progress.oid)
         self._ahead.append(progress)
         self._requests.put(_Request(progress, key, exported))
 
-    def take(self, token: str) -> Chunk | None:
+    def request_again(self, progress: SnapshotProgress) -> None:
+        """Read a table from its beginning, by its present key, from a point in the stream on that `Begun` marks."""
+        self._cancelled.discard(progress.oid)
+        self._requests.put(_Request(progress, (), None, again=True))
+
+    def cancel(self, oid: int) -> None:
+        """Read no more of this table. Chunks that were read may still come."""
+        self._cancelled.add(oid)
+
+    def lost(self) -> tuple[int, str] | None:
+        """A table that could not be read to its end, and why, once."""
+        try:
+            return self._lost.get_nowait()
+        except queue.Empty:
+            return None
+
+    def take(self, token: str) -> Chunk | Begun | None:
         """The chunk that ``token`` marks; ``None`` when the token is of another run."""
         if not token.startswith(self._run_id + "/"):
             return None
@@ -147,11 +178,15 @@ class ChunkReader:
             # A marker must be flushed, for the walsender to read it, but wait for no standby.
             marking.execute("set synchronous_commit = local")
             while (request := self._requests.get()) is not None and not self._stopping.is_set():
-                self._ahead.remove(request.progress)
-                if request.exported is not None:
-                    self._read_exported(reading, marking, request, request.exported)
-                else:
-                    self._read_ranges(reading, marking, request)
+                if not request.again:
+                    self._ahead.remove(request.progress)
+                try:
+                    if request.exported is not None:
+                        self._read_exported(reading, marking, request, request.exported)
+                    elif not request.again or self._begin(marking, request):
+                        self._read_ranges(reading, marking, request)
+                except _TableGone as error:
+                    self._lost.put((request.progress.oid, str(error)))
         except psycopg.Error as error:
             self._error = translate(error, "reading a snapshot")
         except CdcError as error:
@@ -168,25 +203,35 @@ class ChunkReader:
             if request is not None and request.exported is not None:
                 request.exported.holder.close()
 
+    def _begin(self, marking: Connection, request: _Request) -> bool:
+        """Have the beginning marked in the stream; whether the table is to be read when it has passed there."""
+        self._number += 1
+        begun = Begun(f"{self._run_id}/{self._number}", request.progress.oid)
+        self._mark(marking, begun)
+        while not self._stopping.is_set() and request.progress.oid not in self._cancelled:
+            if begun.wait(0.2):
+                return True
+        return False
+
     def _read_ranges(self, reading: Connection, marking: Connection, request: _Request) -> None:
         after = request.progress.after
         first = request.progress.rows == 0
         last = False
-        if first:
-            self._await_writers(reading, request.progress.oid)
-        while not last and not self._stopping.is_set():
+        key = request.key
+        # Also when reading goes on after a crash: what was streamed before may still wait for a standby (H9).
+        self._await_writers(reading, request.progress.oid)
+        while not last and not self._stopping.is_set() and request.progress.oid not in self._cancelled:
+            begun_at = time.monotonic()
             reading.execute("begin transaction isolation level repeatable read read only")
             try:
                 _lock(reading, request.progress)
                 snapshot, table = _described(reading, request.progress, self._describe)
                 names = [column.name for column in table.columns]
-                gone = [name for name in request.key if name not in names]
-                if gone:
-                    raise FatalError(
-                        f"the key column {gone[0]} of {table.full_name} was dropped while its rows were being read. "
-                        "The task starts again with the table's new key"
-                    )
-                places = [names.index(name) for name in request.key]
+                if request.again and not key and table.ordered:
+                    key = table.key
+                if not key or not set(key) <= set(names):
+                    raise _TableGone(f"the key of {table.full_name} changed while its rows were being read")
+                places = [names.index(name) for name in key]
                 types = [table.columns[place].type_name for place in places]
                 rows: list[RawRow] = []
                 more = True
@@ -195,16 +240,19 @@ class ChunkReader:
                     query = _select(table) + sql.SQL(" limit {}").format(sql.Literal(self._rows + 1))
                     rows, more = _first_rows(reading, query, len(names), self._rows)
                 if more:
-                    query = _range(table, request.key, types, after, self._rows + 1)
+                    query = _range(table, key, types, after, self._rows + 1)
                     rows, more = _first_rows(reading, query, len(names), self._rows)
             finally:
                 reading.execute("rollback")
             last = not more
             if rows:
                 after = [_text(rows[-1][place]) for place in places]
-            final = last and self._is_final(reading)
+            final = last and not request.again and self._is_final(reading)
             self._put(marking, table, rows, snapshot, after, first=first, last=last, final=final)
             first = False
+            if request.again:
+                # Beside the application's own work, which did not ask for this.
+                self._stopping.wait(len(rows) / self._again_per_second - (time.monotonic() - begun_at))
 
     def _await_writers(self, reading: Connection, oid: int) -> None:
         """Wait for the transactions that write to the table now.
@@ -273,16 +321,18 @@ class ChunkReader:
         final: bool = False,
     ) -> None:
         self._number += 1
-        chunk = Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last, final)
+        self._mark(marking, Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last, final))
+
+    def _mark(self, marking: Connection, ready: Chunk | Begun) -> None:
         while not self._stopping.is_set():
             try:
-                self._ready.put(chunk, timeout=0.2)
+                self._ready.put(ready, timeout=0.2)
             except queue.Full:
                 continue
             # Only now: whoever sees the marker finds the chunk.
             marking.execute(
                 sql.SQL("select pg_logical_emit_message(true, {}, {})").format(
-                    sql.Literal(MARKER_PREFIX), sql.Literal(chunk.token)
+                    sql.Literal(MARKER_PREFIX), sql.Literal(ready.token)
                 )
             )
             return
@@ -303,7 +353,7 @@ def _lock(connection: Connection, progress: SnapshotProgress) -> None:
 
 
 def _gone(progress: SnapshotProgress) -> FatalError:
-    return FatalError(
+    return _TableGone(
         f"the table {progress.schema}.{progress.name} was dropped or renamed while its rows were being read. "
         "Remedy: remove it from table.include.list"
     )

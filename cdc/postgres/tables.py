@@ -6,16 +6,18 @@ defaults, the order of the primary key) is the catalog's of now, and only where 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cdc.codec.envelope import row_shape
-from cdc.errors import FatalError, Finding
+from cdc.errors import FatalError, Finding, TableError
 from cdc.postgres.captured import read_captured
 from cdc.postgres.catalog import ColumnInfo, TableInfo, read_types
 from cdc.postgres.changes import CapturedTable
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
+from cdc.postgres.fingerprint import Fingerprint
+from cdc.postgres.keys_in_time import KnownKey, key_of, known_keys
 from cdc.postgres.masks import masked_mapping
 from cdc.postgres.pg_type import FIRST_USER_OID
 from cdc.postgres.pgoutput import Relation
@@ -24,11 +26,14 @@ from cdc.postgres.source_types import source_parameters
 from cdc.postgres.types import PgType, TypeMapping, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, Column, RowShape
 
-__all__ = ["TableRegistry", "require"]
+__all__ = ["TableRegistry", "key_is_gone", "require"]
 
 
 class TableRegistry:
-    """The captured tables of one connector, in their present versions."""
+    """The captured tables of one connector, in their present versions.
+
+    `captured` raises `cdc.errors.TableError` for a table that cannot be told as it is.
+    """
 
     def __init__(self, config: PostgresConfig, connection: Callable[[], Connection]) -> None:
         self._config = config
@@ -46,12 +51,17 @@ class TableRegistry:
         self._types: dict[int, PgType] = {}
         self._tables: dict[int, CapturedTable] = {}
         self.infos: dict[int, TableInfo] = {}
+        self.fingerprint_of: Callable[[int], Fingerprint | None] = lambda _oid: None
+        """The catalog's entries at the moment that the rows told so far agree with."""
+        self.on_relation: Callable[[], None] = lambda: None
+        """Called at each Relation message: something in the catalog has changed."""
 
     def captured(self, relation: Relation) -> CapturedTable | None:
         """The table of a Relation message; ``None`` when the lists leave it out."""
         if not self._config.captures(relation.schema, relation.name):
             return None
         info = read_captured(self._connection(), self._config, relation.oid)
+        self.on_relation()
         known = {column.name: column for column in info.columns} if info else {}
         columns = []
         for told in relation.columns:
@@ -67,7 +77,10 @@ class TableRegistry:
                     default=now.default if now is not None and same else None,
                 )
             )
-        key = self._key(relation, info)
+        moments = known_keys(self.fingerprint_of(relation.oid), info)
+        key = self._key(relation, info, moments)
+        if not key and any(moment.key for moment in moments):
+            raise TableError(key_is_gone(f"{relation.schema}.{relation.name}"))
         picks = tuple(
             place
             for place, column in enumerate(columns)
@@ -84,27 +97,23 @@ class TableRegistry:
             None if len(picks) == len(columns) else picks,
         )
 
-    def _key(self, relation: Relation, info: TableInfo | None) -> tuple[str, ...]:
+    def _key(self, relation: Relation, info: TableInfo | None, moments: Sequence[KnownKey]) -> tuple[str, ...]:
         """The record key of rows of this version."""
         schema, name = relation.schema, relation.name
         present = [column.name for column in relation.columns]
         told = {column.name for column in relation.columns if column.is_key}
         ruled = self._config.selection.key(schema, name, present)
-        key = ruled if ruled is not None else info.key if info else ()
-        if ruled is None and relation.replica_identity == "d" and told and set(key) != told:
-            # The key has changed since: the one the rows were written under is the flagged columns.
-            key = tuple(name for name in present if name in told)
+        key = ruled if ruled is not None else key_of(relation, moments)
         before = self._tables.get(relation.oid)
         if before is not None and relation.replica_identity == "i":
             # The rows told so far have the key that the table had then, whatever would be chosen now.
             key = tuple(before.shape.columns[place].name for place in before.shape.key)
         # A leaf's identity, not its root's, decides what is told of old rows: those were checked at start.
         if relation.replica_identity == "i" and not set(key) <= told and (info is None or info.kind != "p"):
-            raise FatalError(
+            raise TableError(
                 f"{schema}.{name} has REPLICA IDENTITY USING INDEX on ({', '.join(sorted(told))}), which lacks its "
                 "record key: a change of the key would not tell which row it was. Remedy: ALTER TABLE "
-                f'"{schema}"."{name}" REPLICA IDENTITY DEFAULT; then delete this connector\'s offsets to take a new '
-                "snapshot"
+                f'"{schema}"."{name}" REPLICA IDENTITY DEFAULT; the table is then read again'
             )
         return key if all(name in present for name in key) else ()
 
@@ -185,6 +194,14 @@ class TableRegistry:
             return mapping
         told = source_parameters(column.name, type_name, column.typmod)
         return replace(mapping, schema=replace(mapping.schema, parameters=(*mapping.schema.parameters, *told)))
+
+
+def key_is_gone(table: str) -> str:
+    """Why a table whose key was dropped cannot be told."""
+    return (
+        f"{table} has lost its primary key: its changes cannot be told apart in a compacted topic. Remedy: give it its "
+        "primary key back, and it is read again; or leave it out (table.exclude.list)"
+    )
 
 
 def _same(a: RowShape, b: RowShape) -> bool:

@@ -20,12 +20,13 @@ import structlog
 import tenacity
 
 from cdc.config import converter_properties, find_converter
-from cdc.errors import RetriableError
+from cdc.errors import RetriableError, TableError
 from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import Headers, RecordProducer
 from cdc.kafka.topics import COMPACTED, EVENTS, Topics
-from cdc.plugin import Converter, Encoder, KeyEncoder, SourceConnector, SourceTask, TaskContext, ValueEncoder
-from cdc.record import HEADER_POSITION, HEADER_SOURCE, ConnectRecord, RowChange, RowShape, Schema
+from cdc.plugin import Converter, Encoder, KeyEncoder, SourceConnector, SourceTask, Sweep, TaskContext, ValueEncoder
+from cdc.record import HEADER_POSITION, HEADER_SOURCE, ConnectRecord, RowChange, RowShape, Schema, Transaction
+from cdc.runtime.ghosts import Ghosts
 from cdc.runtime.source_transforms import Chain, load_chain
 
 __all__ = ["run_source_task"]
@@ -39,6 +40,8 @@ COMMIT_SECONDS: Final = 0.25
 """A transaction is committed at this age while records keep coming; at once when none is waiting."""
 IDLE_POLL_S: Final = 0.5
 METRICS_SECONDS: Final = 1.0
+SWEEP_POLL_S: Final = 0.05
+"""Longest wait for the source while a sweep is under way."""
 PUMP_S: Final = 0.1
 """How often the source is looked after while something else is waited for."""
 GENERAL_ENCODERS: Final = 1000
@@ -98,6 +101,7 @@ class _Session:
         self._producer: RecordProducer | None = None
         self._compacts = "compact" in worker.get("topic.creation.default.cleanup.policy", "compact")
         """Whether topics of rows are compacted: only there a truncate needs a key (EXACTNESS.md H16)."""
+        self._ghosts: Ghosts | None = None
         self._offsets_topic = worker.get("offset.storage.topic") or f"{worker.get('group.id', 'cdc')}-offsets"
         self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
         self._general: dict[tuple[str, int, int], tuple[Encoder, Encoder, Schema | None, Schema | None]] = {}
@@ -138,6 +142,7 @@ class _Session:
         task = self._task = self._connector.task(context)
         self._source = (HEADER_SOURCE, f"{self._name}/{task.source_id}".encode())
         self._headers = task.headers
+        ghosts = self._ghosts = Ghosts(worker, self._source[1], self._keys, _SweepOutput(self, task))
         task.start(stored)
         self._started = True
         context.report("state", "RUNNING")
@@ -149,6 +154,10 @@ class _Session:
                 if producer.records == 0:
                     self._opened_at = time.monotonic()
                 self._write(changes)
+            if task.sweeps or ghosts.busy:
+                ghosts.ask(task.sweeps)
+                task.sweeps = []
+                ghosts.step()
             idle = not changes
             # With records in hand, look once more without waiting: what comes together is committed together.
             timeout = IDLE_POLL_S if producer.records == 0 else 0.0
@@ -159,6 +168,8 @@ class _Session:
                 timeout = IDLE_POLL_S if idle else 0.0
             elif idle:
                 self._commit()
+            if ghosts.busy:
+                timeout = min(timeout, SWEEP_POLL_S)
             producer.poll()
             self._report(task)
             if task.finished and idle:
@@ -169,6 +180,8 @@ class _Session:
     def close(self) -> None:
         if self._producer is not None:
             self._producer.close()
+        if self._ghosts is not None:
+            self._ghosts.close()
         if self._task is not None:
             self._task.stop()
         self._asking.shutdown(wait=False, cancel_futures=True)
@@ -188,10 +201,18 @@ class _Session:
         source, common, chain = self._source, self._headers, self._chain
         now_us = time.time_ns() // 1000
         shape = None
+        refused: set[RowShape] = set()
         change: RowChange | ConnectRecord
         for change in changes:
             if chain is not None:
-                self._write_transformed(change, chain, now_us)
+                if isinstance(change, ConnectRecord) or change.shape not in refused:
+                    try:
+                        self._write_transformed(change, chain, now_us)
+                    except TableError as error:
+                        if isinstance(change, ConnectRecord):
+                            raise
+                        self._task_or_raise().refuse(change.shape, error)
+                        refused.add(change.shape)
                 continue
             if isinstance(change, ConnectRecord):
                 self._write_general(change, producer)
@@ -199,10 +220,17 @@ class _Session:
             if change.shape is not shape:
                 shape = change.shape
                 found = encoders.get(shape)
-                if found is None:
-                    found = encoders[shape] = self._compile(shape)
-                encode_key, encode_value, partitions = found
+                if found is None and shape not in refused:
+                    try:
+                        found = encoders[shape] = self._compile(shape)
+                    except TableError as error:
+                        self._task_or_raise().refuse(shape, error)
+                        refused.add(shape)
+                if found is not None:
+                    encode_key, encode_value, partitions = found
                 topic = shape.topic
+            if refused and shape in refused:
+                continue
             position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
             value = encode_value(change, now_us)
             headers: Headers = [source, (HEADER_POSITION, position), *change.headers, *common]
@@ -306,11 +334,17 @@ class _Session:
 
     # -- parts --------------------------------------------------------------------------------------
 
+    def _task_or_raise(self) -> SourceTask:
+        if self._task is None:
+            raise RuntimeError("a batch before the task was made")
+        return self._task
+
     def _converters(self) -> tuple[Converter, Converter]:
         config = self._connector.config
         key = find_converter(config.key_converter)()
         value = find_converter(config.value_converter)()
         self._loaded = [key, value]
+        value.refuses_incompatible = self._connector.refuses_incompatible_schemas
         key.configure(converter_properties(self._worker, is_key=True), is_key=True)
         value.configure(converter_properties(self._worker, is_key=False), is_key=False)
         return key, value
@@ -370,6 +404,68 @@ class _Session:
 
 def _same(key: bytes | None) -> bytes | None:
     return key
+
+
+class _SweepOutput:
+    """The session as sweeps see it (`cdc.runtime.ghosts.Output`)."""
+
+    def __init__(self, session: _Session, task: SourceTask) -> None:
+        self._session = session
+        self._task = task
+
+    def transformed(self) -> bool:
+        return self._session._chain is not None
+
+    def partitions(self, sweep: Sweep) -> int:
+        shape = sweep.shape
+        return self._session._topics.ensure(shape.topic, COMPACTED if shape.compact else EVENTS)
+
+    def truncate_key(self, sweep: Sweep, partition: int) -> bytes | None:
+        compacted = sweep.shape.compact and self._session._compacts
+        return self._session._keys.control_key(partition) if compacted else None
+
+    def place(self) -> tuple[Transaction, int, int]:
+        return self._task.place()
+
+    def encoder(self, sweep: Sweep) -> ValueEncoder:
+        session, shape = self._session, sweep.shape
+        if sweep.renew:  # its keys cannot be compiled yet
+            return session._patiently(lambda: session._values.value_encoder(shape))
+        found = session._encoders.get(shape)
+        if found is None:
+            found = session._encoders[shape] = session._compile(shape)
+        return found[1]
+
+    def refuse(self, sweep: Sweep, error: TableError) -> None:
+        self._task.refuse(sweep.shape, error)
+
+    def write(self, change: RowChange, key: bytes | None, value: bytes | None, partition: int) -> None:
+        session = self._session
+        if session._producer is None:
+            raise RuntimeError("a sweep before the producer was started")
+        position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
+        headers: Headers = [session._source, (HEADER_POSITION, position), *change.headers, *session._headers]
+        session._producer.produce(change.shape.topic, key, value, headers, partition)
+        session._records += 1
+
+    def commit(self) -> None:
+        self._session._commit()
+
+    def full(self) -> bool:
+        producer = self._session._producer
+        return producer is not None and producer.bytes >= COMMIT_BYTES
+
+    def renewed(self, sweep: Sweep) -> None:
+        session, topic = self._session, sweep.shape.topic
+        session._keys.renew_keys(topic, session._memory)
+        for shape in [shape for shape in session._encoders if shape.topic == topic]:
+            del session._encoders[shape]
+
+    def swept(self, sweep: Sweep) -> None:
+        self._task.swept(sweep)
+
+    def pump(self) -> None:
+        self._session._pump()
 
 
 def _wait(seconds: float, stopping: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from cdc.errors import FatalError, RetriableError
-from cdc.plugin import TaskContext
+from cdc.plugin import Sweep, TaskContext
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.postgres.task import PostgresSourceTask
@@ -64,7 +64,27 @@ class Tail:
         assert self.task is not None
         changes = list(self.task.poll(0.05))
         self.records += changes
+        sweeps, self.task.sweeps = self.task.sweeps, []
+        for sweep in sweeps:
+            self.sweep(sweep)
         return changes
+
+    def sweep(self, sweep: Sweep) -> None:
+        """As the runtime does: the keys of the topic whose last record is older get a tombstone."""
+        assert self.task is not None
+        tx, lsn, ordinal = self.task.place()
+        last: dict[tuple[Any, ...], RowChange] = {}
+        for change in self.records:
+            if change.shape.topic == sweep.shape.topic and change.key_row is not None:
+                last[tuple(change.key_row[i] for i in change.shape.key)] = change
+        ghosts = [c for c in last.values() if c.op != "" and (sweep.renew or position(c) < sweep.since)]
+        for index, ghost in enumerate(ghosts):
+            tombstone = RowChange(ghost.shape, "", ghost.key_row, None, None, tx, lsn, ordinal, (1 << 31) + index)
+            self.records.append(tombstone)
+        if sweep.renew:
+            index = (1 << 31) + len(ghosts)
+            self.records.append(RowChange(sweep.shape, "t", None, None, None, tx, lsn, ordinal, index, broadcast=True))
+        self.task.swept(sweep)
 
     def commit(self) -> None:
         assert self.task is not None
@@ -89,6 +109,8 @@ class Tail:
         assert self.task is not None
         self.records = list(self.committed)
         task, self.task = self.task, None
+        if task._watch is not None:
+            task._watch.stop()
         if task._reader is not None:
             task._reader.stop()
         assert task._stream is not None
@@ -120,6 +142,10 @@ class Tail:
 
     def snapshot_done(self) -> bool:
         return all(value.get("snapshot", "done") == "done" for value in self.stored.values()) and len(self.stored) > 1
+
+
+def position(change: RowChange) -> bytes:
+    return change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
 
 
 def table_rows(database: Database, table: str, key: int = 1) -> dict[tuple[bytes, ...], list[Any]]:

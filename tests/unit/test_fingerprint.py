@@ -1,0 +1,112 @@
+"""What two looks at a table's catalog entries tell of its rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cdc.postgres.fingerprint import Attribute, Difference, Fingerprint, difference
+
+ID = Attribute(1, "id", 23, -1, 100, False, "")
+V = Attribute(2, "v", 25, -1, 100, False, "")
+N = Attribute(3, "n", 1043, 14, 100, False, "")
+BASE = Fingerprint(
+    oid=16400,
+    persistence="p",
+    identity="d",
+    key=(1,),
+    columns=(ID, V, N),
+    files={16400: 16400},
+    labels={5: "sad", 6: "ok"},
+    published=("16500 x", "t t t t f 90"),
+)
+REWRITTEN = {16400: 16450}
+
+
+def test_it_survives_being_stored() -> None:
+    partitioned = replace(BASE, files={16401: 1, 16402: 2}, all_tables=True)
+    for fingerprint in (BASE, partitioned):
+        assert Fingerprint.from_json(json.loads(json.dumps(fingerprint.to_json()))) == fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"files": REWRITTEN},
+        {"identity": "f"},
+        {"columns": (ID, V, N, Attribute(4, "c", 25, -1, 101, False, ""))},
+        {"columns": (ID, replace(V, version=101), N)},
+        {"columns": (ID, V, replace(N, typmod=24, version=101))},
+        {"columns": (ID, V, replace(N, type_oid=25, typmod=-1, version=101))},
+        {"columns": (replace(ID, version=101), V, N)},
+        {"labels": {5: "sad", 6: "ok", 7: "new"}},
+    ],
+    ids=[
+        "nothing",
+        "VACUUM FULL, CLUSTER or TRUNCATE",
+        "replica identity",
+        "ADD COLUMN without default",
+        "SET NOT NULL, SET STATISTICS",
+        "varchar widened",
+        "varchar to text",
+        "default of the key",
+        "ADD VALUE",
+    ],
+)
+def test_what_leaves_rows_alone_is_no_reason_to_read_them_again(change: dict[str, Any]) -> None:
+    assert difference(BASE, replace(BASE, **change)) == Difference()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "vanished"),
+    [
+        ({"oid": 16401, "files": {16401: 16401}}, "made anew", True),
+        ({"published": ("16501 x", "t t t t f 90")}, "publication", True),
+        ({"published": ("16500 y", "t t t t f 90")}, "publication", True),
+        ({"published": ("16500 x", "t f t t f 91")}, "publication", True),
+        ({"persistence": "u"}, "unlogged", True),
+        ({"columns": (ID, N)}, "column v was dropped", False),
+        ({"columns": (ID, replace(V, name="w", version=101), N)}, "v was renamed to w", False),
+        ({"columns": (ID, V, N, Attribute(4, "c", 25, -1, 101, True, ""))}, "c was added with a value", False),
+        (
+            {"columns": (ID, V, N, Attribute(4, "c", 25, -1, 101, False, "")), "files": REWRITTEN},
+            "c was added with a value",
+            False,
+        ),
+        (
+            {"columns": (ID, replace(V, type_oid=20, version=101), N), "files": REWRITTEN},
+            "v changed its type",
+            False,
+        ),
+        ({"columns": (ID, replace(V, type_oid=26, version=101), N)}, "v changed its type", False),
+        ({"columns": (ID, replace(V, version=101), N), "files": REWRITTEN}, "values of column v", False),
+        ({"columns": (replace(ID, version=101), V, N), "files": REWRITTEN}, "values of column id", True),
+        ({"columns": (ID, replace(V, generated="s"), N)}, "generated", False),
+        ({"labels": {5: "sad", 6: "fine"}}, "'ok' to 'fine'", True),
+        ({"key": (2,)}, "primary key changed", True),
+        ({"files": {16400: 16400, 16410: 16410}}, "1 partition was attached", False),
+        ({"all_tables": True, "files": REWRITTEN}, "unlogged meanwhile", True),
+    ],
+)
+def test_what_changes_rows_in_silence_is_named(change: dict[str, Any], reason: str, vanished: bool) -> None:
+    found = difference(BASE, replace(BASE, **change))
+    assert any(reason in text for text in found.reasons), found
+    assert found.vanished == vanished
+
+
+def test_a_partition_that_goes_takes_rows_with_it() -> None:
+    old = replace(BASE, files={16410: 1, 16411: 2})
+    found = difference(old, replace(old, files={16410: 1}))
+    assert found == Difference(("1 partition was detached or dropped",), vanished=True)
+
+
+def test_swapped_names_are_two_renames() -> None:
+    swapped = (ID, replace(V, name="n", version=101), replace(N, name="v", version=101))
+    assert difference(BASE, replace(BASE, columns=swapped)).reasons == (
+        "column v was renamed to n",
+        "column n was renamed to v",
+    )
