@@ -27,6 +27,7 @@ from cdc.codec.connect_fields import (
     plain_key_plan,
 )
 from cdc.codec.flattened import METADATA
+from cdc.errors import DataError
 from cdc.mirror.partitions import Message
 from cdc.mirror.plans import Reader
 from cdc.record import Schema
@@ -38,6 +39,9 @@ Convert = Callable[[str, bytes], "tuple[Schema | None, Any]"]
 own; `RetriableError` when the registry is away."""
 
 _MOST_SEEN: Final = 4096
+"""Schema objects that are known by their identity."""
+_MOST_NAMES: Final = 5000
+"""Of a topic's rows without schema. A table of Postgres has 1600 columns at most."""
 
 
 class GeneralLane:
@@ -197,8 +201,13 @@ class _Values:
         table = self._tables.get((topic, row is native))
         if table is None:
             table = self._tables[topic, row is native] = _Columns()
-        names = () if row is None else row.keys()
-        if not table.token or not table.names.keys() >= set(names):
+        names = set() if row is None else set(row)
+        if not table.token or not table.names.keys() >= names:
+            if len(table.names.keys() | names) > _MOST_NAMES:
+                raise DataError(
+                    f"the values of topic {topic} have had more than {_MOST_NAMES} different field names by now, so "
+                    "they are no rows of a table. Give them a schema, or do not mirror the topic"
+                )
             for name in names:
                 if name not in table.names:
                     hidden = row is native and self._metadata.fullmatch(name)
