@@ -243,7 +243,7 @@ class _Validation:
         shared = {known.key for known in properties_of(plugin.config_model)}
         own |= {key: value for key, value in task.items() if key in shared and key.startswith(_TOPICS)}
         own = self._without_foreign(own, plugin, resolved)
-        rows = issubclass(plugin, SourceConnector) and "transforms" not in resolved.values
+        rows = "transforms" not in resolved.values
         self._transforms(task, resolved)
         for key in _CONVERTERS:
             if key in task:
@@ -312,7 +312,7 @@ class _Validation:
             self._findings.add(resolved.place_of(key), str(error), f"{resolved.scope}.{key}")
 
     def _configure_converter(self, key: str, task: Mapping[str, str], resolved: _Resolved, *, rows: bool) -> None:
-        """Find what is wrong with a converter's properties. ``rows`` if it is given rows as a source has them."""
+        """Find what is wrong with a converter's properties. ``rows`` if nothing stands between it and whole rows."""
         is_key = key == "key.converter"
         try:
             converter = plugins.load_converter(task[key])
@@ -324,7 +324,7 @@ class _Validation:
         if rows and not is_key and not converter.writes_rows:
             self._findings.add(
                 resolved.place_of(key),
-                f"{task[key]} cannot write rows so that they can be read back",
+                f"{task[key]} cannot write rows so that they can be read back, and reads none",
                 f"{resolved.scope}.{key}",
                 "Use avro, json, jsonschema or protobuf, or transforms that make single values of the rows",
             )

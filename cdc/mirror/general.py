@@ -154,6 +154,10 @@ class _Schemas:
 _FOREIGN: Final = b"\0\0\0\0\0"
 
 
+_PRINTED_STRUCT: Final = re.compile(r"Struct\{([^=,{}]+)=(.*)\}", re.DOTALL)
+"""What Kafka's String converter makes of a key of one column."""
+
+
 class _Keys:
     """Keys and their plans."""
 
@@ -166,11 +170,16 @@ class _Keys:
         return self._plans[payload[:5]]
 
     def decoded(self, payload: bytes, schema: Schema | None, native: Any) -> Decoded:
+        if isinstance(native, str) and (printed := _PRINTED_STRUCT.fullmatch(native)) is not None:
+            return self._without_schema(payload, {printed[1]: printed[2]})
         if schema is not None:
             token = self._schemas.of(schema)
             if token not in self._plans:
                 self._plans[token] = key_plan(schema)
             return Decoded.made(token, payload, native)
+        return self._without_schema(payload, native)
+
+    def _without_schema(self, payload: bytes, native: Any) -> Decoded:
         names = tuple(native) if isinstance(native, Mapping) else None
         known = self._plain.get(names)
         if known is None:

@@ -12,6 +12,7 @@ from mirror_feed import TOPIC, Memory, Record, Registry
 
 from cdc.converters.avro_reader import AvroReader
 from cdc.converters.json_converter import JsonConverter
+from cdc.converters.scalars import StringConverter
 from cdc.errors import DataError, RetriableError
 from cdc.mirror.assembly import Assembler
 from cdc.mirror.general import Convert, GeneralLane
@@ -175,8 +176,19 @@ def test_what_is_no_row_is_a_fault_behind_what_came_before(plain: Lane, value: b
 # --- keys ------------------------------------------------------------------------------------------------
 
 
-def string_convert(_topic: str, payload: bytes) -> tuple[Schema | None, Any]:
-    return Schema("string", optional=True), payload.decode()
+def string_convert(topic: str, payload: bytes) -> tuple[Schema | None, Any]:
+    converter = StringConverter()
+    converter.configure({}, is_key=True)
+    return converter.to_connect(topic, payload)
+
+
+def test_the_text_of_a_key_of_one_column_is_its_column() -> None:
+    lane = Lane(string_convert, json_convert(schemas=False))
+    lane.put(b"Struct{id=a=b,c}", {"id": None})
+    lane.put(b"Struct{id=}", {"v": 1})
+    assert lane.rows == {"users:a=b,c": {"id": "a=b,c"}, "users:": {"v": "1"}}
+    lane.put(b"Struct{id=a=b,c}", None)
+    assert lane.rows == {"users:": {"v": "1"}}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from cdc.config import loads
+from cdc.errors import ConfigError
 from cdc.plugin import Stream
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
@@ -173,3 +176,15 @@ def test_databases_of_one_socket_are_different_keyspaces() -> None:
     two = connector("two", redis_uri="unix:///run/redis.sock?db=2")
     assert messages(two, one=one) == []
     assert "would share keys" in messages(two, one=connector("one", redis_uri="unix:///run/redis.sock?db=2"))[0]
+
+
+def test_values_must_be_rows_and_keys_may_be_texts() -> None:
+    sink = {"connector.class": "redis", "topics": "t", "key.converter": "string", "value.converter": "string"}
+    form = {"worker": {"bootstrap.servers": "127.0.0.1:1"}, "connectors": {"cache": sink}}
+    with pytest.raises(ConfigError) as refused:
+        loads({"bridge.json": json.dumps(form)})
+    [finding] = refused.value.findings
+    assert finding.key == "connectors.cache.value.converter"
+    assert "reads none" in finding.message
+    sink["value.converter"] = "json"
+    assert loads({"bridge.json": json.dumps(form)}).connectors[0].name == "cache"
