@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Final
@@ -114,9 +114,13 @@ def interval_text(text: bytes) -> bytes:
 
 
 def _bytea(text: bytes) -> bytes:
+    return b64encode(_raw(text))
+
+
+def _raw(text: bytes) -> bytes:
     if text[:2] != b"\\x":
         raise ValueError(f"a bytea that does not begin with \\x (bytea_output is not hex): {text[:20]!r}")
-    return b64encode(bytes.fromhex(text[2:].decode("ascii")))
+    return bytes.fromhex(text[2:].decode("ascii"))
 
 
 _MONEY = re.compile(rb"(-?)\$([0-9,]+\.[0-9]{2})")
@@ -145,5 +149,9 @@ PRINTERS: Final[dict[str, Text]] = {
     "bytea": _bytea,
     "money": _money,
     "hstore": _hstore,
+    # Not types, but what a source's settings make of them (`cdc.operate.verify.modes`).
+    "bytea_hex": lambda text: _raw(text).hex().encode("ascii"),
+    "bytea_base64url": lambda text: urlsafe_b64encode(_raw(text)),
+    "money_text": _money,
 }
 """Name of ``pg_type`` → printer; all others are `same`."""

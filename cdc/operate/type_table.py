@@ -15,6 +15,7 @@ from cdc.codec.canonical import from_postgres
 from cdc.codec.connect_avro import avro_schema
 from cdc.postgres.pg_type import PgType, canonical_type
 from cdc.postgres.types import TypeMapping, TypeModes, resolve
+from cdc.reader import parse
 from cdc.record import Schema
 
 __all__ = ["documented", "mappings", "render"]
@@ -193,10 +194,10 @@ def render() -> str:
     text = files("cdc.operate").joinpath("types.md").read_text(encoding="utf-8")
     for name, rows in _SECTIONS.items():
         text = text.replace(f"<<{name}>>", _table(_HEAD, (_cells(row, TypeModes()) for row in rows)))
-    return text.replace("<<modes>>", _table(("setting", *_HEAD), _mode_rows()))
+    return text.replace("<<modes>>", _table(("setting", *_HEAD[:3]), _mode_rows()))
 
 
-_HEAD: Final = ("Postgres", "Connect schema", "Avro", "example", "in Redis")
+_HEAD: Final = ("Postgres", "Connect schema", "Avro", "example", "in Redis", "cdc.reader")
 
 
 def _mode_rows() -> Iterator[tuple[str, ...]]:
@@ -204,7 +205,7 @@ def _mode_rows() -> Iterator[tuple[str, ...]]:
         for value in values:
             for row in rows:
                 modes: dict[str, Any] = {field: value}
-                yield f"`{setting}={value}`", *_cells(row, TypeModes(**modes))
+                yield f"`{setting}={value}`", *_cells(row, TypeModes(**modes))[:3]
 
 
 def _cells(row: _Row, modes: TypeModes) -> tuple[str, ...]:
@@ -213,8 +214,11 @@ def _cells(row: _Row, modes: TypeModes) -> tuple[str, ...]:
     shown = ", ".join(f"`{name}`" if " " not in name else name for name in row.names)
     if row.shown:
         shown = row.shown if " " in row.shown else f"`{row.shown}`"
-    canonical = from_postgres(canonical_type(oid, row.typmod, _TYPES), row.example.encode()) or b""
-    return shown, f"`{_connect(schema)}`", f"`{_avro(schema)}`", f"`{row.example}`", f"`{canonical.decode()}`"
+    type_ = canonical_type(oid, row.typmod, _TYPES)
+    canonical = from_postgres(type_, row.example.encode()) or b""
+    value = type(parse(canonical, row.names[0] if type_ == "text" else type_)).__name__
+    mapped = (_connect(schema), _avro(schema), row.example, canonical.decode(), value)
+    return shown, *(f"`{cell}`" for cell in mapped)
 
 
 def _connect(schema: Schema) -> str:

@@ -7,6 +7,7 @@ specials), 22 (OIDs that differ from database to database), 23 (what COPY's text
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -29,9 +30,8 @@ from cdc.postgres.pg_type import canonical_type
 pytestmark = pytest.mark.integration
 
 
-def test_every_type_comes_back_from_redis_as_postgres_has_it(
-    database: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
-) -> None:
+def _table(database: Database) -> tuple[Callable[[int], None], int]:
+    """A table of all types: a function that inserts its rows, numbered from an offset, and how many they are."""
     install_extensions(database)
     make_types(database)
     types = types_of(database)
@@ -61,6 +61,13 @@ def test_every_type_comes_back_from_redis_as_postgres_has_it(
                     f"INSERT INTO every (id, {names}) SELECT {offset + row}, {expressions}".encode(), parameters
                 )
 
+    return insert, rows
+
+
+def test_every_type_comes_back_from_redis_as_postgres_has_it(
+    database: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
+) -> None:
+    insert, rows = _table(database)
     insert(0)
     with bridged(database, embedded_kafka, valkey9, "public.every") as bridge:
         insert(1000)
@@ -74,6 +81,31 @@ def test_every_type_comes_back_from_redis_as_postgres_has_it(
             assert streamed == fields | {"id": str(row + 1000)}
             absent = kinds.keys() - fields.keys()
             _compare(database, row, kinds, reader.read(fields, kinds) or {}, absent)
+
+
+MODES = {
+    "texts": "decimal: string, time.precision: isostring, binary: hex, hstore: map, interval: string",
+    "numbers": "decimal: double, time.precision: nanoseconds, binary: base64-url-safe",
+    "connect": "time.precision: connect, binary: base64",
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_type_is_exact_under_other_modes(
+    name: str, database15: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
+) -> None:
+    insert, rows = _table(database15)
+    insert(0)
+    settings = {"    topic.prefix:": "    topic.prefix:"}
+    for setting in MODES[name].split(", "):
+        mode, value = setting.split(": ")
+        key = f"{mode}.mode" if "." in mode else f"{mode}.handling.mode"
+        settings["    topic.prefix:"] = f"    {key}: {value}\n" + settings["    topic.prefix:"]
+    with bridged(database15, embedded_kafka, valkey9, "public.every", settings) as bridge:
+        insert(1000)
+        report = wait_until_equal(bridge.config, 60)
+        assert report.equal, report.as_text()
+        assert report.rows == 2 * rows
 
 
 def test_every_type_has_a_row_in_the_documentation(database: Database) -> None:

@@ -8,15 +8,34 @@ from hypothesis import strategies as st
 
 from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf, from_postgres
 from cdc.operate.verify.keys import postgres_text
+from cdc.operate.verify.modes import mirrored_type
+from cdc.postgres.config import PostgresConfig
 from cdc.postgres.pg_type import PgType, canonical_type
 
 
+@pytest.mark.parametrize("mode", ["bytes", "base64", "base64-url-safe", "hex"])
 @given(st.binary(max_size=30))
-def test_bytea_comes_back(value: bytes) -> None:
+def test_bytea_comes_back(mode: str, value: bytes) -> None:
     text = "\\x" + value.hex()
-    canonical = from_postgres("bytea", text.encode())
+    type_ = mirrored_type("bytea", _source(binary_handling_mode=mode))
+    canonical = from_postgres(type_, text.encode())
     assert canonical is not None
-    assert postgres_text("bytea", canonical) == text
+    assert postgres_text(type_, canonical) == text
+
+
+def _source(**settings: str) -> PostgresConfig:
+    return PostgresConfig.model_validate(
+        {"name": "s", "connector.class": "postgres", "database.user": "u", "database.dbname": "d", "topic.prefix": "t"}
+        | {name.replace("_", "."): value for name, value in settings.items()}
+    )
+
+
+def test_numbers_that_are_text_in_records_are_strings_in_arrays() -> None:
+    source = _source(decimal_handling_mode="string")
+    assert mirrored_type("numeric", source) == "numeric"
+    assert from_postgres(mirrored_type(ArrayOf("numeric"), source), b"{1.50,NaN}") == b'["1.50","NaN"]'
+    assert from_postgres(mirrored_type(ArrayOf("money"), source), b"{$1.50}") == b'["1.50"]'
+    assert mirrored_type(ArrayOf("money"), _source()) == ArrayOf("money")
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, urlsafe_b64decode
 from typing import Any
 
 from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf, typed
@@ -50,6 +50,10 @@ def _text(type_: CanonicalType, value: Any) -> str:
         raise ValueError(f"a {type(value).__name__} in the place of a single value")  # noqa: TRY004 - the text is bad
     if type_ == "bytea":
         return "\\x" + b64decode(text, validate=True).hex()
+    if type_ == "bytea_base64url":
+        return "\\x" + urlsafe_b64decode(text).hex()
+    if type_ == "bytea_hex":
+        return "\\x" + text
     if type_ == "hstore":
         pairs = json.loads(text)
         return ", ".join(f"{_quote(key)}=>{'NULL' if item is None else _quote(item)}" for key, item in pairs.items())

@@ -17,6 +17,7 @@ from psycopg import sql
 from cdc.codec.canonical import CanonicalType
 from cdc.errors import FatalError
 from cdc.operate.verify.compare import expected_hash
+from cdc.operate.verify.modes import mirrored_type
 from cdc.postgres.captured import column_masks, read_captured
 from cdc.postgres.catalog import TableInfo, read_types
 from cdc.postgres.config import PostgresConfig
@@ -73,7 +74,9 @@ class TableRows:
         self._columns = [
             (
                 column.name.encode(),
-                "text" if place in self._masks else canonical_type(column.type_oid, column.typmod, types),
+                "text"
+                if place in self._masks
+                else mirrored_type(canonical_type(column.type_oid, column.typmod, types), self._source),
             )
             for place, column in enumerate(info.columns)
         ]
