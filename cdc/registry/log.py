@@ -34,9 +34,14 @@ __all__ = ["KafkaLog"]
 
 _log = logging.getLogger(__name__)
 
-_NOT_THERE: Final = frozenset(
-    (KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_OUTDATED: Final = frozenset(
+    (
+        *(KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC),
+        *(KafkaError._UNKNOWN_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION),
+        *(KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH),
+    )
 )
+"""What the admin client hears when the leader it remembers is not the one there is, or has another epoch."""
 _MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 _REFUSALS: Final = frozenset(
     (
@@ -122,9 +127,9 @@ class KafkaLog:
             try:
                 return self._ask_for_end(admin)
             except KafkaException as error:
-                if error.args[0].code() not in _NOT_THERE:
+                if error.args[0].code() not in _OUTDATED:
                     raise
-                # The client keeps in mind that there was no leader for a moment, and asks again only when told to.
+                # The client keeps in mind who led, or that nobody did for a moment, and asks again only when told to.
                 if self._topic not in admin.list_topics(timeout=self._timeout).topics:
                     raise RegistryUnavailable(
                         f"Topic {self._topic} does not exist. If it was deleted, restore it, for it has the ids in use"

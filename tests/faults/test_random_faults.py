@@ -182,7 +182,7 @@ def run(seed: int, servers: Servers) -> list[str]:
             threading.Event().wait(rng.uniform(0, 0.1))  # so that faults fall among different stages of the records
             play_on(servers, statements)
         report = wait_until_equal(bridge.config, 120)
-        assert report.equal, report.as_text()
+        assert report.equal, f"after {told}: {report.as_text()}; the worker's log:\n{bridge.output[-20_000:]}"
         bridge.wait_for("the worker tells where it answers", lambda: "worker" in bridge.status())
         with Topics(servers.kafka.bootstrap_servers, bridge.registry) as topics:
             prove_topics(bridge.config, topics, seed)

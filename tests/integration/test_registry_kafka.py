@@ -272,6 +272,27 @@ def test_a_broker_that_dies_and_comes_back_finds_the_registry_with_its_ids(
         assert everything(fresh) == known
 
 
+def test_a_broker_that_was_away_while_nobody_asked_has_a_new_leader_epoch(
+    launch: Callable[[ApacheKafka], ApacheKafka],
+) -> None:
+    kafka = launch(ApacheKafka())
+    with running_store(kafka.bootstrap_servers, new_topic()) as store:
+        first = register(store, "s", record("R"))
+        kafka.kill()
+        kafka.start()
+        found = []
+
+        def registered() -> bool:
+            try:
+                found.append(register(store, "s", record("R")))
+            except RegistryUnavailable:
+                return False
+            return True
+
+        until(registered)
+        assert found == [first]
+
+
 def test_after_real_compaction_every_id_is_still_there(launch: Callable[[ApacheKafka], ApacheKafka]) -> None:
     settings = {"log.cleaner.backoff.ms": "100", "log.cleaner.enable": "true", "log.segment.delete.delay.ms": "0"}
     kafka = launch(ApacheKafka(settings=settings))
