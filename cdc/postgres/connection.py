@@ -22,6 +22,7 @@ PINNED: Final = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
+    "quote_all_identifiers": "off",
     "client_min_messages": "warning",
     # A policy that hides rows from this role must be an error: the stream tells them all, a SELECT would not.
     "row_security": "off",
