@@ -19,7 +19,7 @@ from cdc.mirror.general import Convert, GeneralLane
 from cdc.mirror.keys import Template
 from cdc.mirror.partitions import Standing
 from cdc.mirror.rows import placeholders
-from cdc.mirror.store import Partition
+from cdc.mirror.store import Partition, Previous, StoredOffset
 from cdc.mirror.tables import Tables
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, HEADER_TEXT, Field, Position, Schema
 
@@ -387,3 +387,27 @@ def test_unchanged_toast_of_debezium_s_is_left_alone(how: str) -> None:
     # A new key begins with what its record knows: here Debezium knows no more.
     moved = mirrored(scenario, how, 8).rows
     assert moved == {"toast:10": {"id": "10", "t": "z" * 2500, "t_nn": "small"}}
+
+
+def test_a_batch_whose_outcome_nobody_saw_is_taken_again_as_one() -> None:
+    """H21, with schemas that the converter cannot have at first."""
+    away = True
+
+    def convert(topic: str, payload: bytes) -> tuple[Schema | None, Any]:
+        if away:
+            raise RetriableError("the registry is away")
+        return json_convert(schemas=False)(topic, payload)
+
+    lane = Lane(json_convert(schemas=False, is_key=True), convert)
+    stored = StoredOffset(3, previous=Previous(1, {}))
+    lane.made.assign({P0: Standing(stored, None, 1)}, Tables())
+    records = [lane.record({"id": n % 2}, {"id": n % 2, "v": n}) for n in range(4)]
+    left = lane.made.add(lane.lane.routed(records))
+    assert lane.made.waiting is not None
+    assert not lane.made.finish()
+    away = False
+    assert lane.made.add(left) == []
+    batch = lane.made.finish()
+    lane.memory.write(batch)
+    assert lane.rows == {"users:1": {"id": "1", "v": "3"}, "users:0": {"id": "0", "v": "2"}}
+    assert batch.offsets[P0].next == 4
