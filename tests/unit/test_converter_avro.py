@@ -16,7 +16,7 @@ import structlog
 from cdc.codec.envelope import row_shape
 from cdc.config.plugins import find_converter
 from cdc.converters.avro import CONTROL_SCHEMA, CONTROL_SUBJECT, AvroConverter
-from cdc.errors import ConfigError, FatalError
+from cdc.errors import ConfigError, FatalError, KeyChanged, TableError
 from cdc.postgres.types import PgType, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, Column, RowChange, RowShape, Transaction
 from cdc.registry.errors import IncompatibleSchema, RegistryRefused, RegistryUnavailable
@@ -427,3 +427,47 @@ def test_closes_its_client(registry: FakeRegistry, monkeypatch: pytest.MonkeyPat
 def test_not_configured() -> None:
     with pytest.raises(RuntimeError, match=r"before configure"):
         AvroConverter().value_encoder(_shape(_column("id", 23)))
+
+
+def test_a_key_tells_its_row_if_the_row_would_get_the_same_bytes(
+    registry: FakeRegistry, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ghost's delete has the columns of its key; what is not sure is left to the tombstone."""
+    converter = _converter(registry, monkeypatch)
+    shape = _shape(_column("v", 25, optional=True), _column("id", 23), _column("name", 25), key=(2, 1))
+    encode = converter.key_encoder(shape, memory)
+    key = encode(_change(shape, b"x", b"7", b"it's \xc5\xbc"))
+    assert key is not None
+    assert converter.key_row(shape, key) == [None, b"7", b"it's \xc5\xbc"]
+    assert converter.key_row(shape, b"\x00\x00\x00\x00\x63" + key[5:]) is None
+    at = _shape(_column("at", 1184), topic="shop2.public.orders")
+    moment = converter.key_encoder(at, memory)(_change(at, b"2026-01-31 12:00:00+00"))
+    assert moment is not None
+    assert converter.key_row(at, moment) is None
+
+
+def test_renewed_keys_may_have_any_schema(
+    registry: FakeRegistry, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.strict = True
+    converter = _converter(registry, monkeypatch)
+    narrow, wide = _shape(_column("id", 23)), _shape(_column("id", 20))
+    converter.key_encoder(narrow, memory)
+    with pytest.raises(KeyChanged, match=r"schema\.key\.change\.handling\.mode=renew"):
+        converter.key_encoder(wide, memory)
+    converter.renew_keys(narrow.topic, memory)
+    assert _value(registry, converter.key_encoder(wide, memory)(_change(wide, b"5000000000"))) == {"id": 5000000000}
+    with pytest.raises(KeyChanged):
+        converter.key_encoder(narrow, memory)
+
+
+def test_an_incompatible_value_schema_may_stop_its_table(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.strict = True
+    converter = _converter(registry, monkeypatch)
+    converter.refuses_incompatible = True
+    converter.value_encoder(_shape(_column("id", 23)))
+    with pytest.raises(TableError, match="refuses the new value schema of shop.public.orders-value"):
+        converter.value_encoder(_shape(_column("id", 23), _column("v", 23)))
+    assert not registry.levels
