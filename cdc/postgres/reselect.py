@@ -19,11 +19,16 @@ from cdc.errors import RetriableError
 from cdc.postgres.catalog import TableInfo
 from cdc.postgres.changes import Reselect
 from cdc.postgres.connection import Connection, translate
+from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.touched import DatabaseSnapshot
 
 __all__ = ["reselect"]
 
 BATCH: Final = 500
+_ATTRIBUTES: Final = (
+    "(select string_agg(format('%s %s', a.attnum, a.attname), E'\\x01') from pg_attribute a"
+    " where a.attrelid = {} and a.attnum > 0 and not a.attisdropped)"
+)
 _PAGE: Final = 8192
 """Of the WAL: XLOG_BLCKSZ."""
 
@@ -34,17 +39,24 @@ def reselect(
     infos: Mapping[int, TableInfo],
     keep_alive: Callable[[], None],
     stopping: Callable[[], bool],
+    fingerprint_of: Callable[[int], Fingerprint | None] = lambda _oid: None,
 ) -> None:
-    """Fill in the unchanged columns of all ``pending`` changes, or name them unknown."""
+    """Fill in the unchanged columns of all ``pending`` changes, or name them unknown.
+
+    ``fingerprint_of`` tells which column a name meant in the rows told so far: one that means another now is unknown,
+    until the table is read again because of that (EXACTNESS.md H12).
+    """
     groups: dict[tuple[int, tuple[int, ...]], list[Reselect]] = {}
     for item in pending:
         groups.setdefault((id(item.table), tuple(item.columns)), []).append(item)
     for group in groups.values():
-        info = infos.get(group[0].table.oid)
+        oid = group[0].table.oid
+        info, then = infos.get(oid), fingerprint_of(oid)
         for start in range(0, len(group), BATCH):
             batch = group[start : start + BATCH]
             keep_alive()
-            found = _read(batch, connection(), info, keep_alive, stopping) if info and batch[0].table.shape.key else {}
+            known = info is not None and batch[0].table.shape.key
+            found = _read(batch, connection(), info, then, keep_alive, stopping) if info is not None and known else {}
             _apply(batch, found)
 
 
@@ -52,6 +64,7 @@ def _read(
     batch: list[Reselect],
     connection: Connection,
     info: TableInfo,
+    then: Fingerprint | None,
     keep_alive: Callable[[], None],
     stopping: Callable[[], bool],
 ) -> dict[tuple[bytes, ...], list[bytes | None]]:
@@ -73,8 +86,9 @@ def _read(
         for row in changes
     )
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in (*key, *wanted))
-    query = sql.SQL("select {}, {} from {} t where ({}) in ({})").format(
+    query = sql.SQL("select {}, {}, {} from {} t where ({}) in ({})").format(
         columns,
+        sql.SQL(_ATTRIBUTES).format(sql.Literal(info.oid)),
         sql.SQL("xmin" if info.kind == "r" else "null"),
         info.source,
         sql.SQL(", ").join(sql.Identifier(name) for name in key),
@@ -97,9 +111,11 @@ def _read(
         found = {}
         durable = True
         for row in range(result.ntuples):
-            texts = [result.get_value(row, i) for i in range(width + len(wanted) + 1)]
+            texts = [result.get_value(row, i) for i in range(width + len(wanted) + 2)]
+            if row == 0 and not _same_columns(then, (*key, *wanted), texts[-2] or b""):
+                return {}
             place = tuple(text or b"" for text in texts[:width])
-            found[place] = texts[width:-1]
+            found[place] = texts[width:-2]
             writer = changes[place].change.tx.xid if place in changes else None
             durable &= texts[-1] is not None and writer is not None and int(texts[-1]) == writer
         if not durable:
@@ -109,6 +125,16 @@ def _read(
             return {}  # the column or table went away between the catalog's answer and this statement
         raise translate(error, f"reading unchanged TOAST values of {info.full_name} again") from None
     return found
+
+
+def _same_columns(then: Fingerprint | None, names: Sequence[str], now: bytes) -> bool:
+    """Whether each name still means the column that it meant, or one that was added since."""
+    if then is None:
+        return True
+    numbers = {name: int(number) for number, name in (part.split(" ", 1) for part in now.decode().split("\x01"))}
+    before = {attribute.name: attribute.number for attribute in then.columns}
+    last = max(before.values(), default=0)
+    return all(numbers[name] == before[name] if name in before else numbers[name] > last for name in names)
 
 
 def _await_flush(connection: Connection, wait: Callable[[], None]) -> None:

@@ -344,7 +344,8 @@ class PostgresSourceTask(SourceTask):
             pending, decoder.reselects = decoder.reselects, []
             mode = self._config.toast_handling_mode
             if mode == "reselect":
-                reselect(pending, self._connection, self._tables.infos, self.keep_alive, self._context.stopping)
+                stopping, infos = self._context.stopping, self._tables.infos
+                reselect(pending, self._connection, infos, self.keep_alive, stopping, self._fingerprint)
             else:
                 mark_unknown(pending, self._config.placeholder if mode == "placeholder" else None)
         if decoder.reply_requested:

@@ -72,22 +72,20 @@ def test_a_table_made_anew_leaves_no_ghost_in_redis_nor_in_the_topic(apache: Bri
         apache.equal()
         apache.database.execute(
             "drop table t; create table t (id int primary key, v text, w int);"
-            " insert into t select i, 'new', i from generate_series(301, 700) i"
+            " insert into t select i, 'new', i from generate_series(301, 750) i"
         )
         for _ in range(4):
             rows = _snapshot_rows(worker, apache)
             until(lambda rows=rows: _snapshot_rows(worker, apache) != rows, "some rows read again")  # type: ignore[misc]
             until(lambda: _killed(worker, apache), "a process to kill")
-        until(lambda: live(apache, "t") == 400, "a topic without ghosts")
-        apache.database.execute("insert into t values (1, 'again', 1); delete from t where id = 700")
+        until(lambda: live(apache, "t") == 450, "a topic without ghosts")
+        apache.database.execute("insert into t values (1, 'again', 1); delete from t where id = 750")
         report = apache.equal()
-        assert report.rows == 401
+        assert report.rows == 451
         records = folded(apache, "t").values()
         gone = [values for values in records if values[-1] is None and len(values) > 1]
         assert len(gone) == 300
-        assert all(values[-2] is not None and values[-2] != values[0] for values in gone), (
-            "no delete before a tombstone"
-        )
+        assert all(len(values) >= 3 and values[-2] for values in gone), "no delete before a tombstone"
 
 
 def _snapshot_rows(worker: Worker, bridge: Bridge) -> float:

@@ -346,3 +346,18 @@ def test_a_full_identity_and_a_key_renamed_behind_a_backlog(database: Database, 
     assert all(record.shape.key for record in source.records)
     if mode == "fail":
         assert ["was (k) and is (x)" in reason for reason in failed(source).values()] == [True]
+
+
+def test_a_value_is_never_read_again_from_another_column_of_the_name(database: Database, tail: MakeTail) -> None:
+    """Unchanged TOAST behind a backlog, the names swapped since."""
+    database.execute("create table t (id int primary key, n int, a text, b text)")
+    database.execute("alter table t alter a set storage external, alter b set storage external")
+    database.execute("insert into t values (1, 1, repeat('a', 5000), repeat('b', 5000))")
+    source = tail(schema_refresh_ms=100).start().snapshot()
+    source.stop()
+    database.execute("update t set n = 2")
+    database.execute("alter table t rename a to x; alter table t rename b to a; alter table t rename x to b")
+    before = len(source.records)
+    source.start().until(lambda: source.snapshot_done() and equal(source, database, "t"))
+    update = source.records[before]
+    assert (update.op, sorted(update.unknown)) == ("u", ["a", "b"])

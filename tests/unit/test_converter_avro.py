@@ -468,6 +468,6 @@ def test_an_incompatible_value_schema_may_stop_its_table(
     converter = _converter(registry, monkeypatch)
     converter.refuses_incompatible = True
     converter.value_encoder(_shape(_column("id", 23)))
-    with pytest.raises(TableError, match="refuses the new value schema of shop.public.orders-value"):
+    with pytest.raises(TableError, match=r"refuses the new value schema of shop\.public\.orders-value"):
         converter.value_encoder(_shape(_column("id", 23), _column("v", 23)))
     assert not registry.levels
