@@ -10,12 +10,13 @@ from psycopg import sql
 
 from cdc.errors import FatalError
 from cdc.postgres.catalog import GENERATED_SINCE, TableInfo, publication_tables, qualified, read_table
+from cdc.postgres.choice import Chosen
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.pgoutput import format_lsn
 from cdc.postgres.position import StoredPosition
 
-__all__ = ["ensure_publication", "harmed_tables"]
+__all__ = ["all_tables_warnings", "ensure_publication"]
 
 _HARMED = """
 select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -26,9 +27,18 @@ order by 1
 """
 
 
-def harmed_tables(connection: Connection) -> list[str]:
-    """Every table of the database whose UPDATE and DELETE fail under a publication of all tables."""
-    return [row[0] for row in connection.execute(_HARMED).fetchall()]
+def all_tables_warnings(connection: Connection, config: PostgresConfig, chosen: Chosen) -> list[str]:
+    """Tables that a publication of all tables harms, though nobody has chosen them."""
+    if config.publication_autocreate_mode != "all_tables":
+        return []
+    mine = {table.full_name for table in chosen.tables}
+    harmed = [row[0] for row in connection.execute(_HARMED).fetchall() if row[0] not in mine]
+    if not harmed:
+        return []
+    return [
+        "publication.autocreate.mode is all_tables, and these tables have no replica identity: the application cannot "
+        f"change or remove their rows: {', '.join(harmed)}. Set it to filtered, or give them a primary key"
+    ]
 
 
 def ensure_publication(

@@ -76,6 +76,10 @@ class ReplicationStream:
         )
         cursor = self._connection.cursor()
         try:
+            if self._pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII":
+                # Bytes as they are: in UTF8 the server would end the stream at the first that are none, even at those
+                # of a table or a message that nobody asked for.
+                self._connection.execute("set client_encoding to 'SQL_ASCII'")
             cursor.execute(query)
         except psycopg.Error as error:
             raise translate(error, f"starting the stream of slot {slot}") from None

@@ -29,7 +29,7 @@ from cdc.postgres.headers import context_headers
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
 from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
 from cdc.postgres.progress import SnapshotProgress
-from cdc.postgres.publication import ensure_publication
+from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reselect import reselect
 from cdc.postgres.snapshot import MARKER_PREFIX, Begun, Chunk, ChunkReader, Exported
 from cdc.postgres.stream import ReplicationStream
@@ -112,7 +112,8 @@ class PostgresSourceTask(SourceTask):
         set_identities(connection, chosen.alterations)
         gaps = ensure_publication(connection, config, chosen.tables, stored, told)
         view = look(connection, config, None)
-        for warning in table_warnings(chosen.tables, config, version):
+        warnings = table_warnings(chosen.tables, config, version)
+        for warning in warnings + all_tables_warnings(connection, config, chosen):
             _log.warning(warning, connector=config.name)
         if slot is None:
             begin = stream.create_slot(config.slot)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.masks import hashed, masked_mapping, stars, truncated
+from cdc.postgres.reselect import _last_record_end
 from cdc.postgres.types import TypeModes, resolve
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -149,3 +150,17 @@ def test_of_several_rules_the_one_that_hides_most_holds() -> None:
     ).selection
     masks = [selection.mask("a", "b", column) for column in "cd"]
     assert [mask.rule for mask in masks if mask] == ["column.mask.with.4.chars", "column.mask.hash.SHA-256"]
+
+
+@pytest.mark.parametrize(
+    ("insert", "end"),
+    [
+        (0x1500, 0x1500),
+        (0x4000 + 24, 0x4000),  # only the next page's header is behind the last record
+        (0x4000 + 40, 0x4000 + 40),  # a record that went on from the page before
+        (0x3000000 + 40, 0x3000000),  # a segment's first page has a longer header
+        (0x3000000 + 24, 0x3000000 + 24),
+    ],
+)
+def test_the_end_of_the_last_record_is_before_a_page_header(insert: int, end: int) -> None:
+    assert _last_record_end(insert, 16 << 20) == end

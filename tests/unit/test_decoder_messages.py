@@ -1,0 +1,48 @@
+"""What the decoder does with messages that are not rows: those it must pass over, those it must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.postgres.changes import CapturedTable, Decoder
+from cdc.postgres.pgoutput import ProtocolError, Relation
+from cdc.postgres.position import StoredPosition, Tracker
+from cdc.postgres.touched import TouchLog
+
+
+class Nothing:
+    def captured(self, relation: Relation) -> CapturedTable | None:
+        return None
+
+
+def decoder() -> Decoder:
+    tracker = Tracker(StoredPosition(1, 0, None, None, {}), 0.0)
+    return Decoder(Nothing(), tracker, TouchLog(), 1, None)
+
+
+def frame(payload: bytes) -> bytes:
+    return b"w" + bytes(24) + payload
+
+
+BEGIN = frame(b"B" + (100).to_bytes(8, "big") + bytes(8) + (7).to_bytes(4, "big"))
+COMMIT = frame(b"C\x00" + (100).to_bytes(8, "big") + (108).to_bytes(8, "big") + bytes(8))
+MESSAGE = b"M\x01" + bytes(8) + b"pre\xfffix\x00" + (3).to_bytes(4, "big") + b"\x00\xff\xfe"
+
+
+def test_origins_types_and_stray_aborts_are_passed_over() -> None:
+    made = decoder()
+    others = [frame(b"O" + bytes(8) + b"o\x00"), frame(b"Y" + bytes(4) + b"\x00t\x00"), frame(b"A" + bytes(8))]
+    assert made.feed([BEGIN, *others, COMMIT, *others[2:]]) == []
+    assert made.commits == 1
+
+
+def test_a_message_of_any_bytes_is_counted_and_told_to_nobody() -> None:
+    made = decoder()
+    assert made.feed([BEGIN, frame(MESSAGE), frame(MESSAGE.replace(b"M\x01", b"M\x00")), COMMIT]) == []
+    assert made._ordinal == 1
+
+
+@pytest.mark.parametrize("kind", [b"S", b"E", b"c", b"b", b"P", b"K", b"r", b"p", b"\xff"])
+def test_what_protocol_version_1_does_not_have_stops_the_stream(kind: bytes) -> None:
+    with pytest.raises(ProtocolError, match="which protocol version 1 does not have"):
+        decoder().feed([BEGIN, frame(kind + bytes(20))])
