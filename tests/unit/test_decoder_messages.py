@@ -11,7 +11,7 @@ from cdc.postgres.touched import TouchLog
 
 
 class Nothing:
-    def captured(self, relation: Relation) -> CapturedTable | None:
+    def captured(self, _relation: Relation) -> CapturedTable | None:
         return None
 
 
