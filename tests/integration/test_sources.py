@@ -168,8 +168,7 @@ def test_replica_identities_are_set_at_start(database18: Database) -> None:
     try:
         query = "select relname, relreplident from pg_class where relname in ('a', 'b', 'c', 'p', 'p_1') order by 1"
         assert database18.execute(query) == [("a", "f"), ("b", "i"), ("c", "d"), ("p", "f"), ("p_1", "f")]
-        tables = source.task._progress.values() if source.task else ()
-        source.until(lambda: all(progress.done for progress in tables))
+        source.until(lambda: source.task is not None and source.task.metrics()["snapshot_tables_left"] == 0)
         database18.execute("insert into a values (1, 'old'); update a set v = 'new'; insert into b values (1, 'v')")
         database18.execute("update b set x = 2; insert into p values (1, 'old'); update p set v = 'new'")
         source.until(lambda: len(source.records) == 8)
@@ -244,5 +243,19 @@ def test_rows_and_operations_can_be_left_out(database18: Database) -> None:
         )
         source.until(lambda: source.records[-1].shape.table == "b" and source.records[-1].op == "c")
         assert [(c.shape.table, c.op) for c in source.records[1:]] == [("a", "u"), ("a", "d"), ("a", "c"), ("b", "c")]
+    finally:
+        source.stop()
+
+
+def test_a_publication_of_any_name_is_made_and_kept(database18: Database) -> None:
+    database18.execute("create table t (id int primary key); insert into t values (1)")
+    source = Tail(database18, publication_name='Odd "name", ü;--').start()
+    try:
+        source.until(lambda: len(source.records) == 1)
+        database18.execute("insert into t values (2)")
+        source.until(lambda: source.rows("t") == table_rows(database18, "t"))
+        source.stop()
+        source.start()
+        assert publication(database18, source) == ["public.t"]
     finally:
         source.stop()
