@@ -8,7 +8,8 @@ could share such a key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from cdc.errors import Finding
@@ -20,7 +21,15 @@ from cdc.postgres.selection import Selection
 from cdc.postgres.types import TypeMapping
 from cdc.record import Schema
 
-__all__ = ["column_masks", "narrowed", "read_captured", "table_findings", "table_warnings"]
+__all__ = [
+    "column_masks",
+    "is_hidden_otherwise",
+    "narrowed",
+    "read_captured",
+    "selection_of",
+    "table_findings",
+    "table_warnings",
+]
 
 
 def read_captured(connection: Connection, config: PostgresConfig, oid: int) -> TableInfo | None:
@@ -38,13 +47,11 @@ def narrowed(info: TableInfo, selection: Selection) -> TableInfo:
         immediate.append(set(info.primary_key))
     distinct = bool(key) and any(columns <= set(key) for columns in immediate)
     required = {column.name for column in info.columns if column.not_null}
+    chosen = {name for name in names if name in key or selection.column(info.schema, info.name, name)}
     return replace(
         info,
-        columns=tuple(
-            column
-            for column in info.columns
-            if column.name in key or selection.column(info.schema, info.name, column.name)
-        ),
+        columns=tuple(column for column in info.columns if column.name in chosen),
+        excluded=tuple(name for name in names if name not in chosen),
         key=key,
         distinct=distinct,
         ordered=distinct and set(key) <= required,
@@ -61,6 +68,26 @@ def _key(info: TableInfo, ruled: tuple[str, ...] | None) -> tuple[str, ...]:
     if info.replica_identity == "i":
         return info.identity_columns
     return info.unique[0].columns if info.unique else ()
+
+
+def selection_of(info: TableInfo, selection: Selection) -> dict[str, str]:
+    """Column → how the settings hide it: it is out, or masked in some way. Those that are told as they are, are not in.
+
+    No salt is in it, but another salt makes another text.
+    """
+    told = dict.fromkeys(info.excluded, "out")
+    for column in info.columns:
+        mask = selection.mask(info.schema, info.name, column.name)
+        if mask is not None and column.name not in info.key:
+            sample = mask.make(2**31 - 1)(info.full_name.encode())
+            told[column.name] = f"{mask.rule} {hashlib.sha256(sample).hexdigest()[:8]}"
+    return told
+
+
+def is_hidden_otherwise(info: TableInfo, then: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a column that the table has now was told in another way then."""
+    names = (*info.excluded, *(column.name for column in info.columns))
+    return any(then.get(name) != now.get(name) for name in names)
 
 
 def column_masks(info: TableInfo, selection: Selection) -> dict[int, Callable[[bytes], bytes]]:

@@ -94,6 +94,8 @@ class TableInfo:
     """Whether somebody has published the table already."""
     streamed: bool = True
     """Whether its changes are told under its name; of a partitioned table they may be told under its partitions'."""
+    excluded: tuple[str, ...] = ()
+    """Columns that the settings leave out."""
     ancestors: tuple[int, ...] = ()
     """OIDs of the partitioned tables that it is a partition of."""
 

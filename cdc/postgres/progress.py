@@ -28,6 +28,8 @@ class SnapshotProgress:
     since: str = ""
     fingerprint: Fingerprint | None = None
     failed: str = ""
+    selection: Mapping[str, str] | None = None
+    """Columns that the settings left out or masked when its rows were told (`cdc.postgres.captured.selection_of`)."""
 
     @property
     def full_name(self) -> str:
@@ -44,6 +46,8 @@ class SnapshotProgress:
             value["since"] = self.since
         if self.failed:
             value["failed"] = self.failed
+        if self.selection is not None:
+            value["selection"] = dict(self.selection)
         if self.fingerprint is not None:
             value["fingerprint"] = self.fingerprint.to_json()
         return value
@@ -55,5 +59,6 @@ class SnapshotProgress:
         self.after = stored["after"]
         self.since = str(stored.get("since", ""))
         self.failed = str(stored.get("failed", ""))
+        self.selection = stored.get("selection")
         if "fingerprint" in stored:
             self.fingerprint = Fingerprint.from_json(stored["fingerprint"])

@@ -16,7 +16,13 @@ import structlog
 from cdc.errors import FatalError, Finding, KeyChanged, RetriableError, TableError
 from cdc.plugin import SourceTask, Sweep, TaskContext
 from cdc.postgres import preparation
-from cdc.postgres.captured import read_captured, table_findings, table_warnings
+from cdc.postgres.captured import (
+    is_hidden_otherwise,
+    read_captured,
+    selection_of,
+    table_findings,
+    table_warnings,
+)
 from cdc.postgres.catalog import TableInfo, table_bytes
 from cdc.postgres.catalog_view import NamedTable
 from cdc.postgres.changes import CapturedTable, Decoder
@@ -75,6 +81,7 @@ class PostgresSourceTask(SourceTask):
         self._renew: set[int] = set()
         self._sweeps: dict[int, Sweep] = {}
         self._wanted: set[int] = set()
+        self._hidden: dict[int, dict[str, str]] = {}
         self._evolution: Evolution
         self._decoder: Decoder
         self._tracker: Tracker
@@ -188,14 +195,19 @@ class PostgresSourceTask(SourceTask):
             progress.fingerprint = None if now is None else now.fingerprint
             if stored is not None and not (mode == "always" and stored.get("snapshot") == "done"):
                 progress.restore(stored)
+            hidden = self._hidden[table.oid] = selection_of(table, config.selection)
             if stored is None:
+                progress.selection = hidden
                 # Stored before the first row is told: the fingerprint must be as old as that.
                 progress.done = mode == "no_data" or not config.reads_rows(table.schema, table.name)
                 evolution.dirty.add(table.oid)
             evolution.tables[table.oid] = progress
             if table.ordered:
-                if stored is not None and (table.oid in gaps or self._starts_over(stored, progress, now)):
-                    again.append(progress)
+                gap = stored is not None and (table.oid in gaps or self._starts_over(stored, progress, now))
+                then = progress.selection
+                # Rows that were told with other columns or masks are told again: what is hidden now is to go.
+                if gap or (then is not None and is_hidden_otherwise(table, then, hidden)):
+                    again.append((progress, gap))
                     continue
             elif not progress.done:
                 progress.rows, progress.after = 0, None
@@ -221,12 +233,12 @@ class PostgresSourceTask(SourceTask):
                 exported = Exported(name, point, holder)
                 self._decoder.from_lsn[table.oid] = point
             self._reading().request(evolution.tables[table.oid], table.key, exported)
-        for progress in again:
+        for progress, gap in again:
             if progress.failed:
                 self._decoder.hold(progress.oid)  # the first look finds whether it is mended
             else:
                 progress.done = True
-                evolution.begin(progress, sweep=True)
+                evolution.begin(progress, sweep=gap)
 
     def _starts_over(self, stored: Mapping[str, Any], progress: SnapshotProgress, now: NamedTable | None) -> bool:
         """Whether nothing of what was read of the table before counts."""
@@ -437,6 +449,7 @@ class PostgresSourceTask(SourceTask):
         progress = self._evolution.begun(begun.oid, position.decode())
         if progress is None:
             return
+        progress.selection = self._hidden.get(progress.oid, progress.selection)
         self._begun[progress.oid] = begun
         if progress.oid not in self._renew:
             self._resume(progress)

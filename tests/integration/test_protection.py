@@ -118,3 +118,33 @@ def test_a_bridge_with_everything_left_out_or_hidden_verifies_equal(
         values = [bridge.redis.hgetall(key) for key in bridge.redis.scan_iter(match=f"{bridge.name}:*")]
         assert not re.search(f"{SECRET}|{DIGITS}|hidden|internal", repr(values))
         assert bridge.hash(f"{bridge.name}:uniq:1005") == {"a": "1005", "b": "b5", "g": "2010"}
+
+
+def test_rows_are_told_again_when_columns_are_hidden_in_another_way(database18: Database) -> None:
+    database18.execute(
+        "create table t (id int primary key, a text, b text); insert into t values (1, 'a', 'b'), (2, 'a', 'b')"
+    )
+    histories = [
+        ({}, [b"1", b"a", b"b"]),
+        ({"column_mask_with_2_chars": "public.t.a"}, [b"1", b"**", b"b"]),
+        ({"column_mask_with_2_chars": "public.t.a", "column_exclude_list": "public.t.b"}, [b"1", b"**"]),
+        ({"column_exclude_list": "public.t.b"}, [b"1", b"a"]),
+    ]
+    stored: dict[str, Any] = {}
+    for settings, expected in histories:
+        source = Tail(database18, **settings)
+        source.stored = dict(stored)
+        try:
+            source.start().until(lambda source=source: len(source.rows("t")) == 2)  # type: ignore[misc]
+            assert source.rows("t")[(b"1",)] == expected
+            source.until(source.snapshot_done)
+            stored = source.stored
+            source.stop()
+            database18.execute("insert into t values (9, 'a', 'b')")
+            source.start().until(lambda source=source: (b"9",) in source.rows("t"))  # type: ignore[misc]
+            assert len(source.records) == 3  # nothing was read again
+            database18.execute("delete from t where id = 9")
+            source.until(lambda source=source: (b"9",) not in source.rows("t"))  # type: ignore[misc]
+            stored = source.stored
+        finally:
+            source.stop()
