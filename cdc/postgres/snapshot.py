@@ -124,7 +124,9 @@ class ChunkReader:
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin to read, if it has not begun."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def request(self, progress: SnapshotProgress, key: tuple[str, ...], exported: Exported | None) -> None:
         """Read the table from where ``progress`` stands to its end, by ``key`` or in the exported snapshot."""

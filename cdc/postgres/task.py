@@ -232,13 +232,16 @@ class PostgresSourceTask(SourceTask):
                 point, name = holder.export_snapshot(f"cdc_snapshot_{os.getpid()}_{number}")
                 exported = Exported(name, point, holder)
                 self._decoder.from_lsn[table.oid] = point
-            self._reading().request(evolution.tables[table.oid], table.key, exported)
+            self._reading(start=False).request(evolution.tables[table.oid], table.key, exported)
         for progress, gap in again:
             if progress.failed:
                 self._decoder.hold(progress.oid)  # the first look finds whether it is mended
             else:
                 progress.done = True
                 evolution.begin(progress, sweep=gap)
+        if self._reader is not None:
+            # Not before all are asked for: the last row of all tables is told as such.
+            self._reader.start()
 
     def _starts_over(self, stored: Mapping[str, Any], progress: SnapshotProgress, now: NamedTable | None) -> bool:
         """Whether nothing of what was read of the table before counts."""
@@ -247,8 +250,8 @@ class PostgresSourceTask(SourceTask):
         then = progress.fingerprint
         return not progress.done and now is not None and then is not None and now.fingerprint.key != then.key
 
-    def _reading(self) -> ChunkReader:
-        """The reader of snapshots, started when it is needed first."""
+    def _reading(self, *, start: bool = True) -> ChunkReader:
+        """The reader of snapshots, made when it is needed first."""
         if self._reader is None:
             config = self._config
             run = f"{config.name}/{os.getpid()}/{time.time_ns()}"
@@ -260,6 +263,7 @@ class PostgresSourceTask(SourceTask):
                 lambda connection, oid: read_captured(connection, config, oid),
                 config.schema_resnapshot_max_rows_per_second,
             )
+        if start:
             self._reader.start()
         self._context.report("phase", "snapshot")
         return self._reader
