@@ -111,7 +111,8 @@ class RegistryClient:
     def schema(self, schema_id: int) -> tuple[str, str]:
         """Type and text of a schema; cached for ever, because an id never changes its meaning.
 
-        The text of an Avro schema is complete: types of schemas that it refers to are written in it.
+        The text of an Avro schema is complete: types of schemas that it refers to are written in it. That of a Protobuf
+        one is its ``FileDescriptorProto`` in base64, as far as the registry can give it.
         `UnknownSchemaId` if the registry works but has none.
         """
         known = self._schemas.get(schema_id)
@@ -123,6 +124,10 @@ class RegistryClient:
             text = found.schema_str or ""
             if found.references and (found.schema_type or "AVRO") == "AVRO":
                 text = resolve(text, self._referenced(found.references))
+            if found.schema_type == "PROTOBUF":
+                # Not by the client's method, whose cache does not tell formats apart.
+                form = self._client._rest_client.get(f"schemas/ids/{schema_id}", {"format": "serialized"})
+                text = form.get("schema") or text
             return found.schema_type or "AVRO", text
 
         answer = self._call(f"fetch schema id {schema_id}", fetch, schema_id)

@@ -16,6 +16,7 @@ CLASSES = {
     "avro": "io.confluent.connect.avro.AvroConverter",
     "json": "org.apache.kafka.connect.json.JsonConverter",
     "jsonschema": "io.confluent.connect.json.JsonSchemaConverter",
+    "protobuf": "io.confluent.connect.protobuf.ProtobufConverter",
     "string": "org.apache.kafka.connect.storage.StringConverter",
     "bytes": "org.apache.kafka.connect.converters.ByteArrayConverter",
     "short": "org.apache.kafka.connect.converters.ShortConverter",

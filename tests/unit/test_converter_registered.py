@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +19,22 @@ from cdc.codec.connect_json import parse_schema
 from cdc.codec.connect_rows import row_values
 from cdc.converters.avro import AvroConverter
 from cdc.converters.json_schema_converter import JsonSchemaConverter
+from cdc.converters.protobuf_converter import ProtobufConverter
 from cdc.errors import ConfigError, DataError, FatalError
 from cdc.plugin import Converter
 from cdc.record import RowChange, Schema, Transaction
 from cdc.registry.errors import IncompatibleSchema, RegistryUnavailable
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-KINDS = [JsonSchemaConverter]
+PROTOBUF = importlib.util.find_spec("google") is not None and importlib.util.find_spec("google.protobuf") is not None
+KINDS = [
+    JsonSchemaConverter,
+    pytest.param(ProtobufConverter, marks=pytest.mark.skipif(not PROTOBUF, reason="the package protobuf is missing")),
+]
 TABLES = [pytest.param(scenario, table, id=f"{scenario}:{table}") for scenario in ROWS for table in ROWS[scenario]]
 Make = Callable[..., Any]
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+pytestmark = pytest.mark.parametrize("kind", KINDS, ids=["JSON", "PROTOBUF"])
 
 
 @pytest.fixture
@@ -60,6 +66,10 @@ def test_every_recorded_schema_comes_back(kind: type[Converter], scenario: str, 
             if form is None:
                 continue
             schema = parse_schema(form)
+            if kind is ProtobufConverter and schema.type != "struct":
+                with pytest.raises(FatalError, match="writes structs only"):
+                    converter.encoder("t", schema)
+                continue
             assert converter._connect(converter._text("t", schema)) == _expected(kind, schema)
 
 
