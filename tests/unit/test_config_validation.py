@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cdc.config
-from cdc.config import Config
+from cdc.config import Config, converter_properties
 from cdc.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("dummies")
@@ -353,3 +353,34 @@ def test_connects_config_providers_may_have_other_names(tmp_path: Path) -> None:
         "b.yaml:7: worker.config.providers.w.class: unknown key. "
         "Known is config.providers.w.class, for a w listed in config.providers",
     ]
+
+
+def test_converters_of_single_values_are_refused_for_rows() -> None:
+    string = "org.apache.kafka.connect.storage.StringConverter"
+    with pytest.raises(ConfigError) as caught:
+        load(WORKER + f"connectors:\n  shop: {{connector.class: sleeper, value.converter: {string}}}\n")
+    assert [finding.key for finding in caught.value.findings] == ["connectors.shop.value.converter"]
+    assert "cannot write rows" in str(caught.value)
+
+
+def test_key_and_value_converters_have_properties_of_their_own() -> None:
+    config = load(
+        WORKER
+        + """\
+connectors:
+  shop:
+    connector.class: sleeper
+    key.converter: org.apache.kafka.connect.json.JsonConverter
+    key.converter.schemas.enable: false
+    value.converter: json
+    value.converter.decimal.format: numeric
+"""
+    )
+    (spec,) = config.connectors
+    assert converter_properties(spec.worker, is_key=True)["schemas.enable"] == "false"
+    assert converter_properties(spec.worker, is_key=False)["decimal.format"] == "numeric"
+    with pytest.raises(ConfigError, match=r"key\.converter\.decimal\.formats: .*Did you mean decimal\.format"):
+        load(
+            WORKER
+            + "connectors:\n  shop: {connector.class: sleeper, key.converter: json, key.converter.decimal.formats: x}\n"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,10 +33,23 @@ def test_all_are_installed() -> None:
     assert POINTS.keys() == CLASSES.keys()
 
 
+def _class(name: str) -> Any:
+    module, _, attribute = POINTS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_a_converter_answers_to_its_class_name(name: str) -> None:
-    module, _, attribute = POINTS[name].partition(":")
-    found = getattr(import_module(module), attribute)
+    found = _class(name)
     assert issubclass(found, Converter)
     assert CLASSES[name] in found.aliases
     assert not found.__abstractmethods__
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_property_is_documented(name: str) -> None:
+    page = (ROOT / "docs" / "converters.md").read_text(encoding="utf-8")
+    found = _class(name)
+    for setting in (*getattr(found, "settings", ()), *getattr(found, "common", ())):
+        assert f"`{setting.name}`" in page
+    assert f"`{name}`" in page
