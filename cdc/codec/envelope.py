@@ -104,12 +104,15 @@ def row_shape(
     key: Sequence[int],
     server: str,
     compact: bool | None = None,
+    name: str = "",
 ) -> RowShape:
     """The shape of one version of a table. ``key`` are indexes into ``columns``; empty for a table without key.
 
     ``compact`` is whether its topic keeps only the last record of a key; by default if there is a key.
+    ``name`` is what the schemas' names begin with, if not ``topic``.
     """
-    row = row_schema(topic, columns)
+    name = name or topic
+    row = row_schema(name, columns)
     return RowShape(
         topic=topic,
         db=db,
@@ -117,9 +120,9 @@ def row_shape(
         table=table,
         columns=tuple(columns),
         key=tuple(key),
-        key_schema=key_schema(topic, [columns[index] for index in key]) if key else None,
+        key_schema=key_schema(name, [columns[index] for index in key]) if key else None,
         row_schema=row,
-        envelope_schema=envelope_schema(topic, row),
+        envelope_schema=envelope_schema(name, row),
         server=server,
         compact=bool(key) if compact is None else compact,
     )

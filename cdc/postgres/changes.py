@@ -61,6 +61,12 @@ class CapturedTable:
     width: int
     picks: tuple[int, ...] | None = None
     masks: Mapping[int, Callable[[bytes], bytes]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    """The captured columns as Postgres names them, where records name them otherwise."""
+
+    def name(self, place: int) -> str:
+        """How Postgres names a captured column."""
+        return self.names[place] if self.names else self.shape.columns[place].name
 
     @property
     def whole(self) -> bool:

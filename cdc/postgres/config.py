@@ -309,7 +309,11 @@ class PostgresConfig(RecordSettings):
 
     def topic(self, schema: str, table: str) -> str:
         """The topic of a table. Characters that Kafka does not allow become ``_``, as in Debezium."""
-        return _NOT_IN_TOPICS.sub("_", f"{self.topic_prefix}.{schema}.{table}")
+        return self.topic_named(schema, table)
+
+    def topic_named(self, *parts: str) -> str:
+        """``topic.prefix`` and ``parts``, with the delimiter between."""
+        return _NOT_IN_TOPICS.sub("_", self.topic_delimiter.join((self.topic_prefix, *parts)))
 
     @property
     def placeholder(self) -> bytes:

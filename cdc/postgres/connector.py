@@ -9,10 +9,12 @@ from cdc.errors import CdcError, FatalError, Finding, RetriableError
 from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.captured import table_findings
+from cdc.postgres.catalog import TableInfo
 from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, connect
 from cdc.postgres.foreign import FOREIGN, FOREIGN_PREFIXES
+from cdc.postgres.names import field_names
 from cdc.postgres.privileges import privilege_findings
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.task import PostgresSourceTask
@@ -107,9 +109,7 @@ class PostgresSourceConnector(SourceConnector):
             chosen = chosen_tables(connection, config)
             found = table_findings(chosen.tables, config, connection.info.server_version)
         streams = [
-            Stream(
-                config.topic(table.schema, table.name), table.schema, table.name, table.key if table.distinct else ()
-            )
+            Stream(config.topic(table.schema, table.name), table.schema, table.name, _key_fields(config, table))
             for table in chosen.tables
         ]
         return Survey(streams, findings + chosen.findings + found)
@@ -120,6 +120,13 @@ class PostgresSourceConnector(SourceConnector):
 
     def task(self, context: TaskContext) -> PostgresSourceTask:
         return PostgresSourceTask(self.settings, context)
+
+
+def _key_fields(config: PostgresConfig, table: TableInfo) -> tuple[str, ...]:
+    """The fields of the table's record keys, if they tell rows apart."""
+    if not table.distinct:
+        return ()
+    return tuple(field_names(config.field_name_adjustment_mode, table.key, table.full_name))
 
 
 def _capacity(connection: Connection, config: PostgresConfig, settings: Mapping[str, str]) -> list[Finding]:

@@ -69,9 +69,10 @@ def _read(
     stopping: Callable[[], bool],
 ) -> dict[tuple[bytes, ...], list[bytes | None]]:
     """Key → values of the wanted columns, in a snapshot that sees every transaction of the batch."""
-    shape = batch[0].table.shape
-    key = [shape.columns[i].name for i in shape.key]
-    wanted = [shape.columns[i].name for i in batch[0].columns]
+    table = batch[0].table
+    shape = table.shape
+    key = [table.name(i) for i in shape.key]
+    wanted = [table.name(i) for i in batch[0].columns]
     types = {column.name: column.type_name for column in info.columns}
     if any(name not in types for name in (*key, *wanted)):
         return {}  # dropped or renamed since: there is no such value any more

@@ -19,6 +19,7 @@ from cdc.postgres.connection import Connection
 from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.keys_in_time import KnownKey, key_of, known_keys
 from cdc.postgres.masks import masked_mapping
+from cdc.postgres.names import field_names, schema_name
 from cdc.postgres.pg_type import FIRST_USER_OID
 from cdc.postgres.pgoutput import Relation
 from cdc.postgres.selection import Names
@@ -107,7 +108,7 @@ class TableRegistry:
         before = self._tables.get(relation.oid)
         if before is not None and relation.replica_identity == "i":
             # The rows told so far have the key that the table had then, whatever would be chosen now.
-            key = tuple(before.shape.columns[place].name for place in before.shape.key)
+            key = tuple(before.name(place) for place in before.shape.key)
         # A leaf's identity, not its root's, decides what is told of old rows: those were checked at start.
         if relation.replica_identity == "i" and not set(key) <= told and (info is None or info.kind != "p"):
             raise TableError(
@@ -135,12 +136,13 @@ class TableRegistry:
         shape, masks = self._shape(schema, name, columns, key)
         if info is not None:
             self.infos[oid] = info
+        names = tuple(column.name for column in columns)
         known = self._tables.get(oid)
         if known is not None and _same(known.shape, shape):
             shape = known.shape
-            if (known.width, known.picks) == (width, picks):
+            if (known.width, known.picks, known.names) == (width, picks, names):
                 return known
-        table = CapturedTable(oid, shape, width, picks, masks)
+        table = CapturedTable(oid, shape, width, picks, masks, names)
         self._tables[oid] = table
         return table
 
@@ -155,6 +157,8 @@ class TableRegistry:
         shaped = []
         masks = {}
         chosen = self._config.selection.key(schema, name, key) is not None
+        names = [column.name for column in columns]
+        fields = field_names(self._config.field_name_adjustment_mode, names, f"{schema}.{name}")
         for place, column in enumerate(columns):
             mapping = resolve(column.type_oid, column.typmod, self._types, self._modes)
             mask = None if column.name in key else self._config.selection.mask(schema, name, column.name)
@@ -168,15 +172,15 @@ class TableRegistry:
             default = NO_DEFAULT if column.default is None else default_value(column.default, mapping)
             shaped.append(
                 Column(
-                    column.name,
+                    fields[place],
                     replace(mapping.schema, optional=optional, default=default),
                     mapping.kind,
                     mapping.params,
                 )
             )
-        names = [column.name for column in columns]
+        topic = self._config.topic(schema, name)
         shape = row_shape(
-            topic=self._config.topic(schema, name),
+            topic=topic,
             db=self._config.database_dbname,
             schema=schema,
             table=name,
@@ -184,6 +188,7 @@ class TableRegistry:
             key=tuple(names.index(part) for part in key),
             server=self._config.topic_prefix,
             compact=bool(key) and self._config.compacted,
+            name=schema_name(self._config.schema_name_adjustment_mode, topic),
         )
         return shape, masks
 

@@ -32,8 +32,6 @@ EXTRA = {
 
 NOT_YET: dict[str, str] = {
     "heartbeat": "heartbeats",
-    "identifiers_avro": "names and key change headers",
-    "identifiers_avro_unicode": "names and key change headers",
     "logical_message": "logical messages",
     "transaction_metadata": "transaction metadata",
 }
