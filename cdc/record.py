@@ -28,6 +28,7 @@ __all__ = [
     "RowShape",
     "Schema",
     "Transaction",
+    "TransactionBlock",
 ]
 
 HEADER_SOURCE: Final = "cdc.source"
@@ -181,6 +182,14 @@ class Transaction:
         """What encoders made once for this transaction, by shape; theirs alone."""
 
 
+class TransactionBlock(NamedTuple):
+    """Debezium's ``transaction`` of a change: its place among all changes of the transaction, and of its table's."""
+
+    id: str
+    total_order: int
+    data_collection_order: int
+
+
 class RowChange:
     """One record to write: a change of a row, a tombstone, a snapshot row or a truncate.
 
@@ -192,6 +201,7 @@ class RowChange:
     __slots__ = (
         "after",
         "before",
+        "block",
         "broadcast",
         "headers",
         "index",
@@ -234,6 +244,7 @@ class RowChange:
         self.headers = headers
         self.unknown = unknown
         self.broadcast = broadcast
+        self.block: TransactionBlock | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -40,6 +40,7 @@ from cdc.record import (
     RowShape,
     Schema,
     Transaction,
+    TransactionBlock,
 )
 
 __all__ = ["compile_key", "compile_value"]
@@ -88,7 +89,8 @@ def compile_value(shape: RowShape, writer_id: int, version: str) -> ValueEncoder
             parts = tx.plans[key] = tx_parts(tx, change.marker)
         first, sequence, second, overhead = parts
         lsn = b'%d"]' % change.lsn
-        size, number, end = long_bytes(overhead + len(lsn)), long_bytes(change.lsn), ends[change.op]
+        size, number = long_bytes(overhead + len(lsn)), long_bytes(change.lsn)
+        end = ends[change.op] if change.block is None else _end_with_block(change.op, change.block)
         before, after = change.before, change.after
         if after is not None:
             notes: Notes = {}
@@ -280,6 +282,12 @@ def _transaction_parts(
         return constants + ms + snapshot + database + b"\x02", sequence, second, len(sequence)
 
     return parts
+
+
+def _end_with_block(op: str, block: TransactionBlock) -> bytes:
+    """From ``xmin`` to ``op``, where there is a transaction block."""
+    orders = long_bytes(block.total_order) + long_bytes(block.data_collection_order)
+    return b"\x00\x00\x00\x02" + _text(block.id) + orders + _text(op)
 
 
 def _times(micros: int) -> tuple[bytes, bytes, bytes]:

@@ -22,9 +22,10 @@ from cdc.record import (
     RawRow,
     RowChange,
     RowShape,
+    Transaction,
 )
 
-__all__ = ["RowValues", "SourceConstants", "row_values"]
+__all__ = ["RowValues", "SourceConstants", "row_values", "source_value"]
 
 
 class SourceConstants(NamedTuple):
@@ -118,8 +119,8 @@ def row_values(shape: RowShape, version: str) -> RowValues:
         return {
             "before": before,
             "after": after,
-            "source": _source(shape, source, change),
-            "transaction": None,
+            "source": source_value(source, change.tx, change.lsn, shape.db, shape.schema, shape.table, change.marker),
+            "transaction": None if change.block is None else change.block._asdict(),
             "op": change.op,
             "ts_ms": now_us // 1000,
             "ts_us": now_us,
@@ -129,8 +130,10 @@ def row_values(shape: RowShape, version: str) -> RowValues:
     return RowValues(key, envelope)
 
 
-def _source(shape: RowShape, source: SourceConstants, change: RowChange) -> dict[str, Any]:
-    tx = change.tx
+def source_value(
+    source: SourceConstants, tx: Transaction, lsn: int, db: str, schema: str, table: str, marker: str | None = None
+) -> dict[str, Any]:
+    """The native value of ``source`` (`cdc.codec.envelope.SOURCE`)."""
     last = "null" if tx.last_commit_lsn is None else f'"{tx.last_commit_lsn}"'
     return {
         "version": source.version,
@@ -138,15 +141,15 @@ def _source(shape: RowShape, source: SourceConstants, change: RowChange) -> dict
         "name": source.name,
         "ts_ms": tx.commit_us // 1000,
         # Debezium leaves the marker of a streamed record unset: its readers see the schema's default.
-        "snapshot": change.marker or "false",
-        "db": shape.db,
-        "sequence": f'[{last},"{change.lsn}"]',
+        "snapshot": marker or "false",
+        "db": db,
+        "sequence": f'[{last},"{lsn}"]',
         "ts_us": tx.commit_us,
         "ts_ns": tx.commit_us * 1000,
-        "schema": shape.schema,
-        "table": shape.table,
+        "schema": schema,
+        "table": table,
         "txId": tx.xid,
-        "lsn": change.lsn,
+        "lsn": lsn,
         "xmin": None,
         "origin": None,
         "origin_lsn": None,

@@ -6,7 +6,7 @@ tombstone; delete, tombstone and create for a change of the key; one per table f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from cdc.postgres.pgoutput import (
     KEEPALIVE,
     MESSAGE,
     ORIGIN,
+    POSTGRES_EPOCH_US,
     RELATION,
     STREAM_ABORT,
     TRUNCATE,
@@ -39,7 +40,8 @@ from cdc.postgres.pgoutput import (
 )
 from cdc.postgres.position import CONTROL_PREFIX, OpenTransaction, Tracker
 from cdc.postgres.touched import TouchLog
-from cdc.record import UNCHANGED, RawRow, RowChange, RowShape, Transaction
+from cdc.postgres.transactions import TransactionMonitor
+from cdc.record import UNCHANGED, ConnectRecord, RawRow, RowChange, RowShape, Transaction
 
 __all__ = ["CapturedTable", "Decoder", "Reselect", "Tables"]
 
@@ -119,7 +121,9 @@ class Decoder:
         tombstones: bool = True,
         skipped: frozenset[str] = frozenset(),
         skip_unchanged: bool = False,
-        on_message: Callable[[LogicalMessage, Transaction, int, int], list[RowChange]] | None = None,
+        on_message: Callable[[LogicalMessage, Transaction, int, int], Sequence[RowChange | ConnectRecord]]
+        | None = None,
+        monitor: TransactionMonitor | None = None,
     ) -> None:
         self._tables = tables
         self._tracker = tracker
@@ -131,6 +135,8 @@ class Decoder:
         self._skipped = skipped
         self._skip_unchanged = skip_unchanged
         self._on_message = on_message
+        self._monitor = monitor
+        self._numbered = 0
         self._relations: dict[int, CapturedTable | None] = {}
         self._told: dict[int, Relation] = {}
         self._held: set[int] = set()
@@ -171,9 +177,10 @@ class Decoder:
             raise ProtocolError("there was no change message yet")
         return self._last, self._ordinal
 
-    def feed(self, frames: list[bytes]) -> list[RowChange]:
+    def feed(self, frames: list[bytes]) -> list[RowChange | ConnectRecord]:
         """The records of these frames, in order. `ProtocolError` stops the stream."""
-        out: list[RowChange] = []
+        out: list[RowChange | ConnectRecord] = []
+        self._numbered = 0
         for frame in frames:
             kind = frame[0]
             if kind == XLOG_DATA:
@@ -197,10 +204,13 @@ class Decoder:
             else:
                 raise ProtocolError(f"the replication stream has a message of unknown kind {chr(kind)!r}")
         tx = self._tx
+        if tx is not None and self._ordinal > self._resume_ordinal:
+            if self._monitor is not None and self._ordinal > self._control:
+                self._monitor.tell(out, self._numbered, tx)
+            counts = None if self._monitor is None else self._monitor.counts
+            self._tracker.reached(tx.commit_lsn, self._ordinal, counts)
         if out:
             self._tracker.told()
-        if tx is not None and self._ordinal > self._resume_ordinal:
-            self._tracker.reached(tx.commit_lsn, self._ordinal)
         return out
 
     # -- rows ---------------------------------------------------------------------------------------
@@ -225,7 +235,7 @@ class Decoder:
             return None
         return table, tx
 
-    def _insert(self, frame: bytes, out: list[RowChange]) -> None:
+    def _insert(self, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         found = self._row(frame)
         if found is None:
             return
@@ -242,7 +252,7 @@ class Decoder:
         lsn = int.from_bytes(frame[1:9], "big")
         out.append(RowChange(table.shape, "c", row, None, row, tx, lsn, self._ordinal, 0))
 
-    def _update(self, frame: bytes, out: list[RowChange]) -> None:
+    def _update(self, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         found = self._row(frame)
         if found is None:
             return
@@ -291,7 +301,7 @@ class Decoder:
             if columns:
                 self.reselects.append(Reselect(table, change, columns))
 
-    def _delete(self, frame: bytes, out: list[RowChange]) -> None:
+    def _delete(self, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         found = self._row(frame)
         if found is None:
             return
@@ -317,7 +327,7 @@ class Decoder:
 
     # -- everything else ----------------------------------------------------------------------------
 
-    def _other(self, tag: int, frame: bytes, out: list[RowChange]) -> None:
+    def _other(self, tag: int, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         payload = frame[25:]
         if tag == BEGIN:
             begin = read_begin(payload)
@@ -333,11 +343,18 @@ class Decoder:
                 self._resume_ordinal = resume.ordinal
             elif resume is not None and begin.commit_lsn < resume.commit_lsn:
                 self._resume = resume  # a transaction without changes for us came before it
+            if self._monitor is not None:
+                resumed = resume if resume is not None and self._resume is None else None
+                self._monitor.begin(self._tx, resumed.counts if resumed and self._resume_ordinal else None)
         elif tag == COMMIT:
             commit = read_commit(payload)
             if self._tx is None or self._tx.commit_lsn != commit.commit_lsn:
                 raise ProtocolError("a Commit came that does not belong to the open transaction")
             ours = 0 < self._ordinal == self._control
+            if self._monitor is not None and not ours:
+                self._monitor.tell(out, self._numbered, self._tx)
+                out.append(self._monitor.end(self._tx, self._ordinal))
+            self._numbered = len(out)
             self._tracker.committed(commit.commit_lsn, commit.end_lsn, ours=ours)
             self._tx = None
             self.commits += 1
@@ -358,7 +375,7 @@ class Decoder:
                 "Is a proxy between, or an output plugin other than pgoutput?"
             )
 
-    def _truncate(self, frame: bytes, payload: bytes, out: list[RowChange]) -> None:
+    def _truncate(self, frame: bytes, payload: bytes, out: list[RowChange | ConnectRecord]) -> None:
         tx = self._tx
         if tx is None:
             raise ProtocolError("a Truncate came outside a transaction")
@@ -378,14 +395,26 @@ class Decoder:
             out.append(RowChange(table.shape, "t", None, None, None, tx, lsn, self._ordinal, index, broadcast=True))
             index += 1
 
-    def _message(self, frame: bytes, payload: bytes, out: list[RowChange]) -> None:
+    def _message(self, frame: bytes, payload: bytes, out: list[RowChange | ConnectRecord]) -> None:
         message = read_message(payload)
         if self._tx is None or not message.transactional:
-            return  # written outside a transaction: it has no place in the order of commits
+            self._lone_message(message, frame, out)
+            return
         self._ordinal += 1
         self._control += message.prefix.startswith(CONTROL_PREFIX)
         if self._ordinal > self._resume_ordinal and self._on_message is not None:
             out.extend(self._on_message(message, self._tx, int.from_bytes(frame[1:9], "big"), self._ordinal))
+
+    def _lone_message(self, message: LogicalMessage, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
+        """One that was written outside of any transaction: it comes between two, at its own place in the WAL."""
+        if self._tx is not None:
+            raise ProtocolError("a message outside of transactions came inside one")
+        sent_us = int.from_bytes(frame[17:25], "big", signed=True) + POSTGRES_EPOCH_US
+        tx = Transaction(self._epoch, message.lsn, sent_us, None, self._tracker.last_commit_lsn)
+        if self._on_message is not None:
+            out.extend(self._on_message(message, tx, message.lsn, 0))
+        self._tracker.passed(message.lsn)
+        self._numbered = len(out)
 
 
 def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:

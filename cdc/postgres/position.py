@@ -35,6 +35,8 @@ class OpenTransaction:
 
     commit_lsn: int
     ordinal: int
+    counts: Mapping[str, int] | None = None
+    """Changes told by table, once transaction metadata has told that it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class StoredPosition:
         value: dict[str, Any] = {"version": _VERSION, "epoch": self.epoch, "lsn": self.lsn}
         if self.open is not None:
             value["open"] = {"lsn": self.open.commit_lsn, "ordinal": self.open.ordinal}
+            if self.open.counts is not None:
+                value["open"]["counts"] = dict(self.open.counts)
         if self.last_commit_lsn is not None:
             value["lsn_commit"] = self.last_commit_lsn
         value["origin"] = dict(self.origin)
@@ -73,7 +77,7 @@ class StoredPosition:
             return cls(
                 epoch=int(value["epoch"]),
                 lsn=int(value["lsn"]),
-                open=OpenTransaction(int(unfinished["lsn"]), int(unfinished["ordinal"])) if unfinished else None,
+                open=_open(unfinished) if unfinished else None,
                 last_commit_lsn=None if value.get("lsn_commit") is None else int(value["lsn_commit"]),
                 origin=dict(value["origin"]),
             )
@@ -82,6 +86,12 @@ class StoredPosition:
                 f"the stored source offset cannot be read ({error!r} in {value!r}). "
                 "It was not written by this connector: use another connector name, or delete its offsets to start over"
             ) from None
+
+
+def _open(value: Mapping[str, Any]) -> OpenTransaction:
+    counts = value.get("counts")
+    told = None if counts is None else {str(table): int(count) for table, count in counts.items()}
+    return OpenTransaction(int(value["lsn"]), int(value["ordinal"]), told)
 
 
 class Tracker:
@@ -115,9 +125,14 @@ class Tracker:
         """A mark was read: the position must be stored once its transaction is complete."""
         self._asked = True
 
-    def reached(self, commit_lsn: int, ordinal: int) -> None:
+    def reached(self, commit_lsn: int, ordinal: int, counts: Mapping[str, int] | None = None) -> None:
         """The open transaction has been handed on up to this change message."""
-        self._open = OpenTransaction(commit_lsn, ordinal)
+        self._open = OpenTransaction(commit_lsn, ordinal, counts)
+
+    def passed(self, lsn: int) -> None:
+        """What stands at ``lsn``, outside of any transaction, has been handed on: the stream goes on behind it."""
+        self._lsn = max(self._lsn, lsn + 1)
+        self.received = max(self.received, lsn + 1)
 
     def committed(self, commit_lsn: int, end_lsn: int, *, ours: bool = False) -> None:
         """The transaction is complete. One that is ``ours`` alone is not the last commit to anybody else."""

@@ -32,6 +32,8 @@ from cdc.postgres.connection import Connection, application_name, connect
 from cdc.postgres.evolution import Evolution
 from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.headers import context_headers
+from cdc.postgres.heartbeat import Heartbeat
+from cdc.postgres.messages import Messages
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
 from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
 from cdc.postgres.progress import SnapshotProgress
@@ -41,9 +43,10 @@ from cdc.postgres.snapshot import MARKER_PREFIX, Begun, Chunk, ChunkReader, Expo
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import TableRegistry, require
 from cdc.postgres.touched import TouchLog
+from cdc.postgres.transactions import TransactionMonitor
 from cdc.postgres.unavailable import mark_unknown
 from cdc.postgres.watch import CatalogView, CatalogWatch, look
-from cdc.record import RowChange, RowShape, Transaction
+from cdc.record import ConnectRecord, RowChange, RowShape, Transaction
 
 __all__ = ["PostgresSourceTask"]
 
@@ -73,6 +76,8 @@ class PostgresSourceTask(SourceTask):
         self._catalog: Connection | None = None
         self._stream: ReplicationStream | None = None
         self._reader: ChunkReader | None = None
+        self._messages = Messages(config)
+        self._heartbeat = Heartbeat(config, lambda: connect(config.conninfo(), self._name))
         self._touched = TouchLog()
         self._tables = TableRegistry(config, self._connection)
         self._watch: CatalogWatch | None = None
@@ -148,6 +153,9 @@ class PostgresSourceTask(SourceTask):
             skipped=config.skipped,
             skip_unchanged=config.skip_messages_without_change,
             on_message=self._message,
+            monitor=TransactionMonitor(config.topic_named(config.topic_transaction))
+            if config.provide_transaction_metadata
+            else None,
         )
         self._evolution.saw(view)
         self._plan_snapshots(stored_tables, chosen.tables, view, gaps)
@@ -346,7 +354,7 @@ class PostgresSourceTask(SourceTask):
 
     # -- the loop -----------------------------------------------------------------------------------
 
-    def poll(self, timeout: float) -> Sequence[RowChange]:
+    def poll(self, timeout: float) -> Sequence[RowChange | ConnectRecord]:
         stream = self._running()
         if self._reader is not None:
             self._reader.raise_error()
@@ -355,6 +363,8 @@ class PostgresSourceTask(SourceTask):
         if self._watch is not None and (view := self._watch.take()) is not None:
             self._evolution.look(view)
         decoder = self._decoder
+        wait = self._heartbeat.wait
+        timeout = min(timeout, self.keep_alive_interval if wait is None else wait)
         frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
         changes = decoder.feed(frames) if frames else []
         if decoder.reselects:
@@ -365,6 +375,9 @@ class PostgresSourceTask(SourceTask):
                 reselect(pending, self._connection, infos, self.keep_alive, stopping, self._fingerprint)
             else:
                 mark_unknown(pending, self._config.placeholder if mode == "placeholder" else None)
+        if beats := self._heartbeat.records():
+            changes += beats
+            self._tracker.told()
         if decoder.reply_requested:
             decoder.reply_requested = False
             self._send_status()
@@ -413,6 +426,7 @@ class PostgresSourceTask(SourceTask):
             self._stream.close()
         if self._catalog is not None:
             self._catalog.close()
+        self._heartbeat.close()
 
     # -- parts --------------------------------------------------------------------------------------
 
@@ -436,11 +450,14 @@ class PostgresSourceTask(SourceTask):
             p.done or p.failed for p in self._evolution.tables.values()
         )
 
-    def _message(self, message: LogicalMessage, tx: Transaction, lsn: int, ordinal: int) -> list[RowChange]:
+    def _message(
+        self, message: LogicalMessage, tx: Transaction, lsn: int, ordinal: int
+    ) -> Sequence[RowChange | ConnectRecord]:
         if message.prefix == MARK_PREFIX:
             self._tracker.asked()
         if message.prefix != MARKER_PREFIX or self._reader is None:
-            return []
+            record = self._messages.record(message, tx, ordinal)
+            return () if record is None else (record,)
         ready = self._reader.take(message.content.decode("utf-8", "replace"))
         if isinstance(ready, Begun):
             self._begin(ready, tx, ordinal)

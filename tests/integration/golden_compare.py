@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+HEARTBEATS = "__debezium-heartbeat."
 _PLACEHOLDER = re.compile(r"<(ts_ms|ts_us|ts_ns|lsn|txId|xmin|uuid)( text)?>")
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -63,7 +64,7 @@ def pruned_records(records: Sequence[Mapping[str, Any]], rules: Sequence[Rule]) 
         rest = pruned(dict(record), "", [rule for rule in rules if rule.concerns(record["topic"], key)])
         if rest is _GONE:
             continue
-        if "heartbeat" in record["topic"] and kept and kept[-1]["topic"] == record["topic"]:
+        if record["topic"].startswith(HEARTBEATS) and kept and kept[-1]["topic"] == record["topic"]:
             continue
         kept.append(rest)
     return kept

@@ -27,6 +27,7 @@ from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, SourceConnecto
 from cdc.record import RowChange, RowShape, Schema
 from cdc.runtime import source_task
 from tests.fix_servers import Database
+from tests.integration.golden_compare import HEARTBEATS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERSION = version("cdc")
@@ -279,7 +280,9 @@ class Scenario:
 
     def _await_heartbeat(self, recording: Recording) -> None:
         if int(self.properties.get("heartbeat.interval.ms", "0")):
-            recording.wait(lambda: any("heartbeat" in record["topic"] for record in recording.records), "a heartbeat")
+            recording.wait(
+                lambda: any(record["topic"].startswith(HEARTBEATS) for record in recording.records), "a heartbeat"
+            )
 
     def _running(
         self, recording: Recording, database: Database, monkeypatch: pytest.MonkeyPatch, extra: Mapping[str, str]

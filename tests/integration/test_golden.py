@@ -30,11 +30,7 @@ EXTRA = {
     "toast.handling.mode": "placeholder",
 }
 
-NOT_YET: dict[str, str] = {
-    "heartbeat": "heartbeats",
-    "logical_message": "logical messages",
-    "transaction_metadata": "transaction metadata",
-}
+NOT_YET: dict[str, str] = {}
 
 
 CONSEQUENCES: dict[str, list[Rule]] = {

@@ -13,7 +13,7 @@ from cdc.codec.avro_binary import writer
 from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_rows import row_values
 from cdc.errors import DataError
-from cdc.record import UNCHANGED, RawRow, RowChange
+from cdc.record import UNCHANGED, RawRow, RowChange, TransactionBlock
 
 SHAPE = _shape(
     [
@@ -48,6 +48,15 @@ def _same_bytes(change: RowChange) -> None:
 @given(before=st.none() | _ROWS, after=_ROWS)
 def test_envelopes_have_the_values_of_the_bytes(before: RawRow | None, after: RawRow) -> None:
     _same_bytes(_change(SHAPE, "u" if before else "c", before, after, unknown=["name"] if UNCHANGED in after else []))
+
+
+def test_a_change_may_have_its_place_in_its_transaction() -> None:
+    change = _change(SHAPE, "c", after=[b"1", b"x", b"1.50", None, None, b"$1.00"])
+    change.block = TransactionBlock("5:7", 2**40, 3)
+    _same_bytes(change)
+    envelope = row_values(SHAPE, VERSION).envelope(change, NOW)
+    assert envelope is not None
+    assert envelope["transaction"] == {"id": "5:7", "total_order": 2**40, "data_collection_order": 3}
 
 
 def test_a_delete_has_fillers_for_what_its_old_row_lacks() -> None:

@@ -33,7 +33,13 @@ def test_what_is_not_a_position_is_refused(text: bytes) -> None:
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**64 - 1),
-    st.one_of(st.none(), st.builds(OpenTransaction, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))),
+    st.none()
+    | st.builds(
+        OpenTransaction,
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.none() | st.dictionaries(st.text(), st.integers(0, 2**32)),
+    ),
     st.one_of(st.none(), st.integers(0, 2**64 - 1)),
 )
 def test_a_stored_position_comes_back_from_json(
