@@ -17,7 +17,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
@@ -128,10 +128,15 @@ class ChunkReader:
         if self._thread.ident is None:
             self._thread.start()
 
+    def expect(self, tables: Sequence[SnapshotProgress]) -> None:
+        """Say which tables are to be requested together: so it is known which row is the last of all."""
+        self._ahead += tables
+
     def request(self, progress: SnapshotProgress, key: tuple[str, ...], exported: Exported | None) -> None:
         """Read the table from where ``progress`` stands to its end, by ``key`` or in the exported snapshot."""
         self._cancelled.discard(progress.oid)
-        self._ahead.append(progress)
+        if not any(other is progress for other in self._ahead):
+            self._ahead.append(progress)
         self._requests.put(_Request(progress, key, exported))
 
     def request_again(self, progress: SnapshotProgress) -> None:

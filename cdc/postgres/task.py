@@ -230,6 +230,7 @@ class PostgresSourceTask(SourceTask):
             # By name, unless that takes long: the exported snapshots of tables without key hold back vacuum till then.
             keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.ordered])
             wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and table.ordered, table.schema, table.name))
+            self._reading().expect([evolution.tables[table.oid] for table in wanted])
         self._wanted = {table.oid for table in wanted}
         for number, table in enumerate(wanted):
             exported = None
