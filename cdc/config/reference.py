@@ -23,6 +23,8 @@ _WORKER: Final = "worker"
 _ALL: Final = "all"
 _COMMON: Final = (
     "key.converter.*, value.converter.*: settings of the converters, as theirs",
+    "transforms, transforms.*, predicates, predicates.*: of sources, as Kafka Connect has them",
+    "topic.creation.default.*: partitions, replication factor and settings of the topics that a source creates",
     "producer.override.*, consumer.override.*, admin.override.*: librdkafka's settings, over the worker's",
 )
 
