@@ -406,15 +406,21 @@ class Decoder:
             out.extend(self._on_message(message, self._tx, int.from_bytes(frame[1:9], "big"), self._ordinal))
 
     def _lone_message(self, message: LogicalMessage, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
-        """One that was written outside of any transaction: it comes between two, at its own place in the WAL."""
-        if self._tx is not None:
-            raise ProtocolError("a message outside of transactions came inside one")
+        """One that was written outside of any transaction: servers send it between two, at its place in the WAL.
+
+        Inside of one it is told at the place of the message before it, so that positions do not fall.
+        """
+        if self._on_message is not None and self._tx is not None:
+            if self._ordinal >= self._resume_ordinal:
+                out.extend(self._on_message(message, self._tx, message.lsn, self._ordinal))
+            return
         sent_us = int.from_bytes(frame[17:25], "big", signed=True) + POSTGRES_EPOCH_US
         tx = Transaction(self._epoch, message.lsn, sent_us, None, self._tracker.last_commit_lsn)
         if self._on_message is not None:
             out.extend(self._on_message(message, tx, message.lsn, 0))
-        self._tracker.passed(message.lsn)
-        self._numbered = len(out)
+        if self._tx is None:
+            self._tracker.passed(message.lsn)
+            self._numbered = len(out)
 
 
 def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:
