@@ -8,6 +8,7 @@ A static member id lets a restarted task have its partitions back at once, and f
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -16,6 +17,7 @@ import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    ConsumerGroupState,
     KafkaError,
     KafkaException,
     Message,
@@ -83,6 +85,7 @@ class RecordConsumer:
         self._settings = {**_LIMITS, "group.instance.id": instance, **client_settings(worker, "consumer")}
         self._settings.update(_FIXED)
         self._settings.setdefault("group.id", group)
+        self._instance = str(self._settings["group.instance.id"])
         self._admin_settings = client_settings(worker, "admin")
         self._admin: AdminClient | None = None
         self._on_revoked = on_revoked
@@ -96,8 +99,11 @@ class RecordConsumer:
         """Partitions whose end was reached, and the offset there, since this was last emptied."""
         self.away: str = ""
         """Why no broker answers; empty when one does."""
+        self._consumer = self._make()
+
+    def _make(self) -> Consumer:
         try:
-            self._consumer = Consumer({**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit})
+            return Consumer({**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit})
         except KafkaException as error:
             raise translate(error, "making a consumer") from None
 
@@ -116,10 +122,8 @@ class RecordConsumer:
         """The ids of topics, of those whose broker knows about ids."""
         if not topics:
             return {}
-        if self._admin is None:
-            self._admin = AdminClient(self._admin_settings)
         found: dict[str, str] = {}
-        futures = self._admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_S)
+        futures = self._admin_client().describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_S)
         for name, future in futures.items():
             try:
                 topic_id = future.result(timeout=2 * _REQUEST_S).topic_id
@@ -133,6 +137,11 @@ class RecordConsumer:
             if topic_id is not None and topic_id.get_most_significant_bits() | topic_id.get_least_significant_bits():
                 found[name] = str(topic_id)
         return found
+
+    def _admin_client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._admin_settings)
+        return self._admin
 
     def subscribe(self, topics: Collection[str]) -> None:
         """Take part in reading these topics, all of which exist. Nothing happens if they are subscribed already."""
@@ -148,6 +157,42 @@ class RecordConsumer:
                 self._consumer.unsubscribe()
         except KafkaException as error:
             raise translate(error, "subscribing") from None
+
+    def left_out(self, partitions: Mapping[str, int]) -> set[TopicPart] | None:
+        """Partitions (of topic → how many it has) that no member of the group reads; ``None`` while that is open.
+
+        It is open while the group is being formed, and for ever with a broker that does not tell.
+        """
+        group = str(self._settings["group.id"])
+        try:
+            future = self._admin_client().describe_consumer_groups([group], request_timeout=_REQUEST_S)[group]
+            found = future.result(timeout=2 * _REQUEST_S)
+        except (KafkaException, TimeoutError) as error:
+            _log.debug("the group does not tell who reads what", error=str(error))
+            return None
+        if found.state != ConsumerGroupState.STABLE:
+            return None
+        read = {
+            (part.topic, part.partition)
+            for member in found.members
+            if member.assignment is not None
+            for part in member.assignment.topic_partitions
+        }
+        return {(topic, number) for topic, count in partitions.items() for number in range(count)} - read
+
+    def join_anew(self) -> None:
+        """Become another member of the group, which is then assigned anew; what we were is forgotten by its timeout.
+
+        A static member that comes back is given what it had, whatever it subscribes to now: the coordinator looks
+        at its name alone.
+        """
+        self._consumer.close()
+        self._settings["group.instance.id"] = f"{self._instance}-{secrets.token_hex(4)}"
+        self._consumer = self._make()
+        self._subscribed = frozenset()
+        self.assigned.clear()
+        self.ends = {}
+        self.changed = True
 
     # --- assignment --------------------------------------------------------------------------------------
 

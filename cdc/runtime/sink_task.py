@@ -36,6 +36,8 @@ BARRIER_POLL_S: Final = 0.02
 """Pause between two looks at a truncate that other partitions have yet to reach."""
 VERIFY_S: Final = 1.0
 """How often an idle task asks the store whether it still holds what was written."""
+GROUP_S: Final = 3.0
+"""How often it is looked whether the group reads all partitions, until it was seen to."""
 METRICS_S: Final = 1.0
 COMMIT_S: Final = 5.0
 """How often the consumer group is told, for lag tools."""
@@ -101,6 +103,11 @@ class _SinkTask:
         self._topics_at = self._metrics_at = self._committed_at = 0.0
         self._looked_at = 0.0
         """When the store last said what it holds."""
+        self._group_at = 0.0
+        self._whole = False
+        """Whether the group was seen to read all partitions since the topics changed."""
+        self._left_out: set[tuple[str, int]] = set()
+        """Partitions that nobody read at the last look."""
         self._told_keyless: set[str] = set()
         self._told_missing: frozenset[str] = frozenset()
         self._told_waiting = ""
@@ -127,6 +134,8 @@ class _SinkTask:
             self._start()
         elif now - self._topics_at >= self._settings.topics_refresh_ms / 1000:
             self._look_for_topics()
+        if not self._whole and now - self._group_at >= GROUP_S and not self._consumer.away:
+            self._look_at_group()
         if now - self._metrics_at >= METRICS_S:
             self._metrics_at = now
             self._report()
@@ -276,13 +285,32 @@ class _SinkTask:
         """Subscribe to the topics that there are, of those that the connector reads."""
         self._topics_at = time.monotonic()
         there = self._consumer.topics()
-        self._partitions = {topic: count for topic, count in there.items() if self._settings.reads(topic)}
+        partitions = {topic: count for topic, count in there.items() if self._settings.reads(topic)}
+        if partitions != self._partitions:
+            self._partitions, self._whole = partitions, False
         self._consumer.subscribe(self._partitions)
         missing = self._missing()
         if missing != self._told_missing:
             self._told_missing = missing
             if missing:
                 _log.warning("topics are not there yet", topics=sorted(missing))
+
+    def _look_at_group(self) -> None:
+        """Does the group stand by an assignment from before this task's topics?
+
+        It may when the task was away for less than the session timeout: see `RecordConsumer.join_anew`.
+        """
+        self._group_at = time.monotonic()
+        left_out = self._consumer.left_out(self._partitions)
+        self._whole = left_out == set()
+        if still := (left_out or set()) & self._left_out:
+            _log.warning(
+                "nobody in the group reads some partitions: joining it anew", partitions=sorted(still)
+            )
+            self._consumer.join_anew()
+            self._begin_again()
+            left_out = None
+        self._left_out = left_out or set()
 
     def _missing(self) -> frozenset[str]:
         return frozenset(self._settings.topic_names) - self._partitions.keys()

@@ -554,3 +554,26 @@ def test_a24_what_the_consumer_group_remembers_does_not_matter(bench: Bench) -> 
     with Sink(bench) as sink:
         mirrored(bench, table, sink=sink)
         eventually(lambda: sink.reports["metrics"]["records"] == 50)
+
+
+def test_a_topic_that_came_while_the_sink_was_away_a_moment_is_read(bench: Bench) -> None:
+    # The group still knows the member that left, and by its name gives its successor what that one had.
+    first = bench.table()
+    first.put(id=1, name="x")
+    with Sink(bench) as sink:
+        mirrored(bench, first, sink=sink)
+    second = bench.table("orders")
+    second.put(id=2, name="y")
+    first.put(id=1, name="z")
+    with Sink(bench) as sink:
+        mirrored(bench, first, second, sink=sink)
+
+
+def test_a_sink_that_is_to_read_other_topics_reads_those(bench: Bench) -> None:
+    first, second = bench.table(), bench.table("orders")
+    first.put(id=1, name="x")
+    second.put(id=2, name="y")
+    with Sink(bench, topics_regex=f"{bench.prefix}.*users") as sink:
+        mirrored(bench, first, sink=sink)
+    with Sink(bench, topics_regex=f"{bench.prefix}.*orders") as sink:
+        mirrored(bench, first, second, sink=sink)
