@@ -12,6 +12,7 @@ pytestmark = pytest.mark.integration
 
 CONVERTERS = {
     "json with schemas": ("json", "org.apache.kafka.connect.json.JsonConverter", ""),
+    "protobuf": ("protobuf", "io.confluent.connect.protobuf.ProtobufConverter", ""),
     "json keys without schemas, values in json schema": ("json", "jsonschema", "key.converter.schemas.enable: false"),
 }
 

@@ -150,5 +150,6 @@ def test_confluents_protobuf_deserializer_reads_ours_and_we_read_its(make: Make,
     conf = {**STRATEGY, "use.deprecated.format": False}
     read = ProtobufDeserializer(envelope, conf, client)(data, context)
     assert read.after.name == "x"
-    theirs = ProtobufSerializer(wrappers_pb2.StringValue, client, conf)(wrappers_pb2.StringValue(value="x"), context)
-    assert make(ProtobufConverter).to_connect("proto", theirs)[1] == {"value": "x"}
+    theirs = SerializationContext("theirs", MessageField.VALUE)
+    written = ProtobufSerializer(wrappers_pb2.StringValue, client, conf)(wrappers_pb2.StringValue(value="x"), theirs)
+    assert make(ProtobufConverter).to_connect("theirs", written)[1] == {"value": "x"}
