@@ -304,9 +304,7 @@ class _SinkTask:
         left_out = self._consumer.left_out(self._partitions)
         self._whole = left_out == set()
         if still := (left_out or set()) & self._left_out:
-            _log.warning(
-                "nobody in the group reads some partitions: joining it anew", partitions=sorted(still)
-            )
+            _log.warning("nobody in the group reads some partitions: joining it anew", partitions=sorted(still))
             self._consumer.join_anew()
             self._begin_again()
             left_out = None
