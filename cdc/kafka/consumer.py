@@ -161,7 +161,8 @@ class RecordConsumer:
     def left_out(self, partitions: Mapping[str, int]) -> set[TopicPart] | None:
         """Partitions (of topic → how many it has) that no member of the group reads; ``None`` while that is open.
 
-        It is open while the group is being formed, and for ever with a broker that does not tell.
+        It is open while the group is being formed, and for ever with a broker that does not tell (the one for
+        demonstrations calls a group stable and its members idle).
         """
         group = str(self._settings["group.id"])
         try:
@@ -178,6 +179,8 @@ class RecordConsumer:
             if member.assignment is not None
             for part in member.assignment.topic_partitions
         }
+        if not read or not self.assigned <= read:
+            return None
         return {(topic, number) for topic, count in partitions.items() for number in range(count)} - read
 
     def join_anew(self) -> None:
