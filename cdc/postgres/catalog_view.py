@@ -57,7 +57,19 @@ select c.oid, n.nspname, c.relname, c.relpersistence,
   array(select m.member from members m where m.oid = c.oid order by m.member),
   coalesce((select format('%s %s %s %s %s %s', pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, xmin)
      from pg_publication where pubname = {publication}), ''),
-  coalesce((select puballtables from pg_publication where pubname = {publication}), false)
+  coalesce((select puballtables from pg_publication where pubname = {publication}), false),
+  coalesce((select pubviaroot from pg_publication where pubname = {publication}), false),
+  coalesce((select t.xmin::text::bigint from pg_type t where t.oid = c.reltype), 0),
+  (select jsonb_object_agg(i.inhrelid::text, i.xmin::text::bigint) from pg_inherits i
+     join pg_class p on p.oid = i.inhparent and p.relkind = 'p'
+     where i.inhrelid in (select d.below from down d where d.oid = c.oid)
+       or i.inhrelid in (select u.above from up u where u.oid = c.oid)),
+  (select jsonb_object_agg(t.typrelid::text, (
+       select coalesce(string_agg(format('%s %s %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ', '
+         order by a.attnum), '')
+       from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
+     from (select distinct m.type from made m where m.oid = c.oid) used
+     join pg_type t on t.oid = used.type and t.typrelid <> 0)
 from wanted w join pg_class c on c.oid = w.oid join pg_namespace n on n.oid = c.relnamespace
 """
 _SCHEMAS = """
@@ -104,6 +116,10 @@ def read_fingerprints(connection: Connection, publication: str, oids: Sequence[i
                 # What the publication itself tells (operations, root) belongs to each of its members.
                 published=(*row[9], row[10]) if row[9] else (),
                 all_tables=row[11],
+                rooted=row[12],
+                named=row[13],
+                joined={int(oid): version for oid, version in (row[14] or {}).items()},
+                composites={int(oid): attributes for oid, attributes in (row[15] or {}).items()},
             ),
         )
         for row in rows

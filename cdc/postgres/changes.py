@@ -245,10 +245,10 @@ class Decoder:
         _check_width(row, table)
         if not table.whole:
             row = table.captured(row)
-        if table.oid in self._watched:
-            self._touch(table, row)
         if "c" in self._skipped:
             return
+        if table.oid in self._watched:
+            self._touch(table, row)
         lsn = int.from_bytes(frame[1:9], "big")
         out.append(RowChange(table.shape, "c", row, None, row, tx, lsn, self._ordinal, 0))
 
@@ -275,12 +275,12 @@ class Decoder:
         shape = table.shape
         lsn = int.from_bytes(frame[1:9], "big")
         moved = old is not None and any(old[i] != row[i] for i in shape.key)
+        if "u" in self._skipped or (self._skip_unchanged and tag == _OLD and row == old):
+            return  # not touched either: the row of a chunk beside it is the only one that is told
         if table.oid in self._watched:
             self._touch(table, row)
             if moved and old is not None:
                 self._touch(table, old)
-        if "u" in self._skipped or (self._skip_unchanged and tag == _OLD and row == old):
-            return
         ordinal = self._ordinal
         before = old if tag == _OLD else None
         if moved and old is not None:
@@ -311,10 +311,10 @@ class Decoder:
         _check_width(old, table)
         if not table.whole:
             old = table.captured(old)
-        if table.oid in self._watched:
-            self._touch(table, old)
         if "d" in self._skipped:
             return
+        if table.oid in self._watched:
+            self._touch(table, old)
         lsn = int.from_bytes(frame[1:9], "big")
         shape = table.shape
         out.append(RowChange(shape, "d", old, old, None, tx, lsn, self._ordinal, 0))

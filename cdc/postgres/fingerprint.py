@@ -41,6 +41,10 @@ class Fingerprint:
     numbers of the record key in its order. ``files`` are the ``relfilenode`` of the table and of every leaf partition,
     by OID; ``labels`` those of the enums its values are made of, by OID of the label. ``published`` names what makes it
     a member of the publication (empty: it is none), and with what filter.
+
+    Three tell of what was undone before anybody looked: ``named`` is the version of the table's row type, which every
+    change of its name or schema makes anew; ``joined`` are the versions of the ``pg_inherits`` rows above and below it,
+    by OID of the partition. ``composites`` are the attributes of the composite types its values are made of.
     """
 
     oid: int
@@ -52,6 +56,10 @@ class Fingerprint:
     labels: Mapping[int, str] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     all_tables: bool = False
+    rooted: bool = False
+    named: int = 0
+    joined: Mapping[int, int] = field(default_factory=dict)
+    composites: Mapping[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,6 +74,10 @@ class Fingerprint:
             "labels": {str(oid): label for oid, label in self.labels.items()},
             "published": list(self.published),
             "all_tables": self.all_tables,
+            "rooted": self.rooted,
+            "named": self.named,
+            "joined": {str(oid): version for oid, version in self.joined.items()},
+            "composites": {str(oid): attributes for oid, attributes in self.composites.items()},
         }
 
     @classmethod
@@ -84,6 +96,11 @@ class Fingerprint:
             labels={int(oid): str(label) for oid, label in value["labels"].items()},
             published=tuple(str(part) for part in value["published"]),
             all_tables=bool(value["all_tables"]),
+            # What an offset of an earlier version does not have counts as unknown, not as different.
+            rooted=bool(value.get("rooted")),
+            named=int(value.get("named", 0)),
+            joined={int(oid): int(version) for oid, version in value.get("joined", {}).items()},
+            composites={int(oid): str(attributes) for oid, attributes in value.get("composites", {}).items()},
         )
 
     def key_names(self) -> tuple[str, ...]:
@@ -119,6 +136,9 @@ def difference(old: Fingerprint, new: Fingerprint) -> Difference:
     if old.persistence != new.persistence:
         reasons.append("it was unlogged for a time")
         vanished = True
+    if old.named and old.named != new.named:
+        reasons.append("it had another name, schema or owner for a time")
+        vanished = True
     changed, keys_changed = _columns(old, new, reasons)
     vanished |= keys_changed
     vanished |= _files(old, new, changed, reasons)
@@ -128,6 +148,9 @@ def difference(old: Fingerprint, new: Fingerprint) -> Difference:
     if renamed:
         reasons.append(f"labels of its enums were renamed ({', '.join(renamed)})")
         vanished = True  # one of them may be part of a key
+    if any(new.composites.get(oid, attributes) != attributes for oid, attributes in old.composites.items()):
+        reasons.append("attributes of a composite type of its values changed")
+        vanished = True
     return Difference(tuple(reasons), vanished)
 
 
@@ -179,7 +202,8 @@ def _files(old: Fingerprint, new: Fingerprint, altered: set[int], reasons: list[
     """Partitions that came or went, and files that were rewritten; whether rows may be gone.
 
     A rewrite that altered no column is VACUUM FULL, CLUSTER or TRUNCATE: the rows stay, or the stream tells that they
-    go. Only where a table can be made unlogged although published (FOR ALL TABLES) it may hide that.
+    go. Not so where a table can be made unlogged although published (FOR ALL TABLES), and where a partition is told as
+    its root: a TRUNCATE of the partition alone is not published then.
     """
     leaves = {oid for oid in old.files if oid != old.oid}, {oid for oid in new.files if oid != new.oid}
     attached, detached = leaves[1] - leaves[0], leaves[0] - leaves[1]
@@ -187,6 +211,14 @@ def _files(old: Fingerprint, new: Fingerprint, altered: set[int], reasons: list[
         reasons.append(_count(attached, "was", "were", "attached"))
     if detached:
         reasons.append(_count(detached, "was", "were", "detached or dropped"))
+    rejoined = {oid for oid, version in old.joined.items() if new.joined.get(oid, version) != version}
+    if rejoined:
+        reasons.append(_count(rejoined, "was", "were", "detached and attached again"))
+    emptied = {oid for oid in leaves[0] & leaves[1] if new.files[oid] != old.files[oid]} if new.rooted else set()
+    if emptied and not altered:
+        reasons.append(_count(emptied, "was", "were", "rewritten, perhaps truncated alone, which is not published"))
+    if rejoined or (emptied and not altered):
+        return True
     rewritten = any(new.files.get(oid, node) != node for oid, node in old.files.items())
     if rewritten and not altered and (old.all_tables or new.all_tables):
         reasons.append("its file was replaced, and in a publication FOR ALL TABLES it may have been unlogged meanwhile")

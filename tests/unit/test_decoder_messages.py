@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cdc.codec.envelope import row_shape
 from cdc.postgres.changes import CapturedTable, Decoder
 from cdc.postgres.pgoutput import ProtocolError, Relation
 from cdc.postgres.position import StoredPosition, Tracker
-from cdc.postgres.touched import TouchLog
+from cdc.postgres.touched import DatabaseSnapshot, TouchLog
+from cdc.record import Column, RowChange, Schema
 
 
 class Nothing:
@@ -46,3 +48,45 @@ def test_a_message_of_any_bytes_is_counted_and_told_to_nobody() -> None:
 def test_what_protocol_version_1_does_not_have_stops_the_stream(kind: bytes) -> None:
     with pytest.raises(ProtocolError, match="which protocol version 1 does not have"):
         decoder().feed([BEGIN, frame(kind + bytes(20))])
+
+
+class OneTable:
+    def captured(self, relation: Relation) -> CapturedTable | None:
+        columns = tuple(Column(name, Schema("string"), "text", ()) for name in ("id", "v"))
+        shape = row_shape(topic="p.s.t", db="d", schema="s", table="t", columns=columns, key=(0,), server="p")
+        return CapturedTable(relation.oid, shape, 2)
+
+
+def a_row(*values: bytes) -> bytes:
+    return len(values).to_bytes(2, "big") + b"".join(b"t" + len(v).to_bytes(4, "big") + v for v in values)
+
+
+RELATION = frame(
+    b"R" + (9).to_bytes(4, "big") + b"s\x00t\x00f" + (2).to_bytes(2, "big")
+    + b"\x01id\x00" + (25).to_bytes(4, "big") + b"\xff" * 4 + b"\x00v\x00" + (25).to_bytes(4, "big") + b"\xff" * 4
+)  # fmt: skip
+OID = (9).to_bytes(4, "big")
+UPDATE = frame(b"U" + OID + b"O" + a_row(b"1", b"x") + b"N" + a_row(b"1", b"y"))
+UNCHANGED_UPDATE = frame(b"U" + OID + b"O" + a_row(b"1", b"x") + b"N" + a_row(b"1", b"x"))
+
+
+@pytest.mark.parametrize(
+    ("message", "skipped", "skip_unchanged", "told"),
+    [
+        (UPDATE, "", True, True),
+        (UNCHANGED_UPDATE, "", True, False),
+        (UPDATE, "u", False, False),
+        (frame(b"I" + OID + b"N" + a_row(b"1", b"x")), "c", False, False),
+        (frame(b"D" + OID + b"O" + a_row(b"1", b"x")), "d", False, False),
+    ],
+)
+def test_a_change_that_is_not_told_does_not_hide_the_row_of_a_snapshot(
+    message: bytes, skipped: str, skip_unchanged: bool, told: bool
+) -> None:
+    touched = TouchLog()
+    touched.tables.add(9)
+    tracker = Tracker(StoredPosition(1, 0, None, None, {}), 0.0)
+    made = Decoder(OneTable(), tracker, touched, 1, None, skipped=frozenset(skipped), skip_unchanged=skip_unchanged)
+    records = [change for change in made.feed([BEGIN, RELATION, message]) if isinstance(change, RowChange)]
+    assert bool(records) == told
+    assert touched.newer(DatabaseSnapshot(1, 1, frozenset()), 9) == ({(b"1",)} if told else set())

@@ -22,6 +22,9 @@ BASE = Fingerprint(
     files={16400: 16400},
     labels={5: "sad", 6: "ok"},
     published=("16500 x", "t t t t f 90"),
+    named=90,
+    joined={16420: 90},
+    composites={16430: "1 a 23 -1, 2 b 23 -1"},
 )
 REWRITTEN = {16400: 16450}
 
@@ -90,6 +93,9 @@ def test_what_leaves_rows_alone_is_no_reason_to_read_them_again(change: dict[str
         ({"key": (2,)}, "primary key changed", True),
         ({"files": {16400: 16400, 16410: 16410}}, "1 partition was attached", False),
         ({"all_tables": True, "files": REWRITTEN}, "unlogged meanwhile", True),
+        ({"named": 91}, "another name, schema or owner", True),
+        ({"joined": {16420: 91}}, "1 partition was detached and attached again", True),
+        ({"composites": {16430: "2 b 23 -1"}}, "composite type", True),
     ],
 )
 def test_what_changes_rows_in_silence_is_named(change: dict[str, Any], reason: str, vanished: bool) -> None:
@@ -110,3 +116,19 @@ def test_swapped_names_are_two_renames() -> None:
         "column v was renamed to n",
         "column n was renamed to v",
     )
+
+
+def test_a_truncate_of_a_partition_told_as_its_root_is_not_published() -> None:
+    old = replace(BASE, files={16410: 1, 16411: 2}, rooted=True)
+    found = difference(old, replace(old, files={16410: 1, 16411: 3}))
+    assert found.vanished
+    assert "perhaps truncated alone" in found.reasons[0]
+    apart = replace(old, rooted=False)
+    assert not difference(apart, replace(apart, files={16410: 1, 16411: 3}))
+
+
+def test_what_an_older_offset_does_not_tell_is_no_difference() -> None:
+    stored = BASE.to_json()
+    for name in ("rooted", "named", "joined", "composites"):
+        del stored[name]
+    assert not difference(Fingerprint.from_json(stored), replace(BASE, rooted=True))
