@@ -1,12 +1,11 @@
-"""The source task: one replication stream, beside it the snapshots of tables that are not read yet.
+"""The source task: one replication stream, and beside it the reading of tables (`cdc.postgres.reading`).
 
-One thread, the caller's, owns everything here but the `ChunkReader`'s reading.
+One thread, the caller's, owns everything here.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,14 +16,10 @@ from cdc.errors import FatalError, Finding, KeyChanged, RetriableError, TableErr
 from cdc.plugin import SourceTask, Sweep, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.captured import (
-    is_hidden_otherwise,
-    read_captured,
-    selection_of,
     table_findings,
     table_warnings,
 )
-from cdc.postgres.catalog import TableInfo, table_bytes
-from cdc.postgres.catalog_view import NamedTable
+from cdc.postgres.catalog import TableInfo
 from cdc.postgres.changes import CapturedTable, Decoder
 from cdc.postgres.choice import chosen_tables, set_identities
 from cdc.postgres.config import PostgresConfig
@@ -36,16 +31,16 @@ from cdc.postgres.heartbeat import Heartbeat
 from cdc.postgres.messages import Messages
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
 from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
-from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
+from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
-from cdc.postgres.snapshot import MARKER_PREFIX, Begun, Chunk, ChunkReader, Exported
+from cdc.postgres.snapshot import MARKER_PREFIX
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import TableRegistry, require
 from cdc.postgres.touched import TouchLog
 from cdc.postgres.transactions import TransactionMonitor
 from cdc.postgres.unavailable import mark_unknown
-from cdc.postgres.watch import CatalogView, CatalogWatch, look
+from cdc.postgres.watch import CatalogWatch, look
 from cdc.record import ConnectRecord, RowChange, RowShape, Transaction
 
 __all__ = ["PostgresSourceTask"]
@@ -56,8 +51,6 @@ ORIGIN_SINCE: Final = 160000
 """START_REPLICATION takes the option origin."""
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
-PATIENT_BYTES: Final = 1 << 30
-"""Tables with keys are read before tables without up to this size."""
 ACK_SECONDS: Final = 0.1
 """Shortest time between two acknowledgements while data flows."""
 
@@ -75,18 +68,21 @@ class PostgresSourceTask(SourceTask):
         self._partition = json.dumps([config.name, {"server": config.topic_prefix}], separators=(",", ":"))
         self._catalog: Connection | None = None
         self._stream: ReplicationStream | None = None
-        self._reader: ChunkReader | None = None
         self._messages = Messages(config)
         self._heartbeat = Heartbeat(config, lambda: connect(config.conninfo(), self._name))
         self._touched = TouchLog()
         self._tables = TableRegistry(config, self._connection)
         self._watch: CatalogWatch | None = None
-        self._begun: dict[int, Begun] = {}
-        """Tables whose old keys are being deleted, before they are read again."""
-        self._renew: set[int] = set()
-        self._sweeps: dict[int, Sweep] = {}
-        self._wanted: set[int] = set()
-        self._hidden: dict[int, dict[str, str]] = {}
+        self._snapshots = Snapshots(
+            config,
+            context,
+            self._name,
+            self._tables,
+            self._touched,
+            self._connection,
+            self._sweep,
+            self._publish,
+        )
         self._evolution: Evolution
         self._decoder: Decoder
         self._tracker: Tracker
@@ -141,7 +137,7 @@ class PostgresSourceTask(SourceTask):
         position = self._position(stored, system, begin)
         self._tracker = Tracker(position, time.monotonic())
         self._acknowledged = position.lsn if stored is not None else 0
-        self._evolution = Evolution(config, self, self._context.report, set(stored_tables), version)
+        self._evolution = Evolution(config, self._snapshots, self._context.report, set(stored_tables), version)
         self._tables.fingerprint_of = self._fingerprint
         self._decoder = Decoder(
             self,
@@ -158,7 +154,8 @@ class PostgresSourceTask(SourceTask):
             else None,
         )
         self._evolution.saw(view)
-        self._plan_snapshots(stored_tables, chosen.tables, view, gaps)
+        self._snapshots.evolution, self._snapshots.decoder = self._evolution, self._decoder
+        self._snapshots.plan(stored_tables, chosen.tables, view, gaps)
         self._evolution.look(view)
         stream.start(config.slot, position.lsn, config.publication, config.publish_origin)
         self._watch = CatalogWatch(config, self._name)
@@ -188,124 +185,9 @@ class PostgresSourceTask(SourceTask):
                 found[parts["table"]] = value
         return found
 
-    def _plan_snapshots(
-        self, stored_tables: Mapping[str, Any], tables: Sequence[TableInfo], view: CatalogView, gaps: set[int]
-    ) -> None:
-        config = self._config
-        mode = config.snapshot_mode
-        evolution = self._evolution
-        wanted = []
-        again = []
-        for table in tables:
-            stored = stored_tables.get(table.full_name)
-            now = view.tables.get(table.oid)
-            progress = SnapshotProgress(table.oid, table.schema, table.name)
-            progress.fingerprint = None if now is None else now.fingerprint
-            if stored is not None and not (mode == "always" and stored.get("snapshot") == "done"):
-                progress.restore(stored)
-            hidden = self._hidden[table.oid] = selection_of(table, config.selection)
-            if stored is None:
-                progress.selection = hidden
-                # Stored before the first row is told: the fingerprint must be as old as that.
-                progress.done = mode == "no_data" or not config.reads_rows(table.schema, table.name)
-                evolution.dirty.add(table.oid)
-            evolution.tables[table.oid] = progress
-            if table.ordered:
-                gap = stored is not None and (table.oid in gaps or self._starts_over(stored, progress, now))
-                then = progress.selection
-                # Rows that were told with other columns or masks are told again: what is hidden now is to go.
-                if gap or (then is not None and is_hidden_otherwise(table, then, hidden)):
-                    again.append((progress, gap))
-                    continue
-            elif not progress.done:
-                progress.rows, progress.after = 0, None
-            if not progress.done:
-                wanted.append(table)
-        chosen = {table.full_name for table in tables}
-        for name, stored in stored_tables.items():
-            if name not in chosen and stored.get("snapshot") != "stopped":
-                self._context.report("stopped", name)
-                evolution.left[name] = {**stored, "snapshot": "stopped"}
-        if wanted:
-            # By name, unless that takes long: the exported snapshots of tables without key hold back vacuum till then.
-            keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.ordered])
-            wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and table.ordered, table.schema, table.name))
-            self._reading().expect([evolution.tables[table.oid] for table in wanted])
-        self._wanted = {table.oid for table in wanted}
-        for number, table in enumerate(wanted):
-            exported = None
-            if table.ordered:
-                self._touched.tables.add(table.oid)
-            else:
-                holder = ReplicationStream(self._config.conninfo(), self._name)
-                point, name = holder.export_snapshot(f"cdc_snapshot_{os.getpid()}_{number}")
-                exported = Exported(name, point, holder)
-                self._decoder.from_lsn[table.oid] = point
-            self._reading(start=False).request(evolution.tables[table.oid], table.key, exported)
-        for progress, gap in again:
-            if progress.failed:
-                self._decoder.hold(progress.oid)  # the first look finds whether it is mended
-            else:
-                progress.done = True
-                evolution.begin(progress, sweep=gap)
-        if self._reader is not None:
-            # Not before all are asked for: the last row of all tables is told as such.
-            self._reader.start()
-
-    def _starts_over(self, stored: Mapping[str, Any], progress: SnapshotProgress, now: NamedTable | None) -> bool:
-        """Whether nothing of what was read of the table before counts."""
-        if stored["snapshot"] in {"failed", "stopped"} or stored.get("oid", progress.oid) != progress.oid:
-            return True
-        then = progress.fingerprint
-        return not progress.done and now is not None and then is not None and now.fingerprint.key != then.key
-
-    def _reading(self, *, start: bool = True) -> ChunkReader:
-        """The reader of snapshots, made when it is needed first."""
-        if self._reader is None:
-            config = self._config
-            run = f"{config.name}/{os.getpid()}/{time.time_ns()}"
-            self._reader = ChunkReader(
-                config.conninfo(),
-                self._name,
-                config.snapshot_fetch_size,
-                run,
-                lambda connection, oid: read_captured(connection, config, oid),
-                config.schema_resnapshot_max_rows_per_second,
-            )
-        if start:
-            self._reader.start()
-        self._context.report("phase", "snapshot")
-        return self._reader
-
     def _fingerprint(self, oid: int) -> Fingerprint | None:
         progress = self._evolution.tables.get(oid)
         return None if progress is None else progress.fingerprint
-
-    # -- what evolution asks for (`cdc.postgres.evolution.Actions`) ------------------------------------
-
-    def hold(self, oid: int) -> None:
-        self._decoder.hold(oid)
-        self._stop_reading(oid)
-
-    def leave(self, oid: int) -> None:
-        self._stop_reading(oid)
-
-    def read(self, progress: SnapshotProgress, table: TableInfo) -> None:
-        self._decoder.release(progress.oid)
-        self._touched.tables.add(progress.oid)
-        self._reading().request(progress, table.key, None)
-
-    def read_again(self, progress: SnapshotProgress) -> None:
-        self._reading().request_again(progress)
-
-    def publish(self, tables: Mapping[int, TableInfo]) -> None:
-        if self._watch is not None:
-            self._watch.publish(tables)
-
-    def _stop_reading(self, oid: int) -> None:
-        self._touched.tables.discard(oid)
-        if self._reader is not None:
-            self._reader.cancel(oid)
 
     def captured(self, relation: Relation) -> CapturedTable | None:
         """As `cdc.postgres.changes.Tables`: a table that cannot be told stops, and the others do not."""
@@ -326,41 +208,23 @@ class PostgresSourceTask(SourceTask):
             _log.warning("changes of a table are left out", table=f"{shape.schema}.{shape.table}", cause=str(error))
             return
         self._evolution.fail(progress.oid, str(error))
-        # Its rows were not written: all that the topic holds of them would count as ghosts.
-        dropped = self._sweeps.pop(progress.oid, None)
+        dropped = self._snapshots.forget(progress)
         self.sweeps = [sweep for sweep in self.sweeps if sweep is not dropped]
         if isinstance(error, KeyChanged):
-            self.key_changed(progress)
+            self._snapshots.key_changed(progress)
 
-    def key_changed(self, progress: SnapshotProgress) -> None:
-        if self._config.schema_key_change_handling_mode == "renew":
-            self._renew.add(progress.oid)
-            self._evolution.begin(progress, sweep=True)
+    def swept(self, sweep: Sweep) -> None:
+        self._snapshots.swept(sweep)
 
     def place(self) -> tuple[Transaction, int, int]:
         tx, ordinal = self._decoder.place()
         return tx, tx.commit_lsn, ordinal
 
-    def swept(self, sweep: Sweep) -> None:
-        oid = next((oid for oid, asked in self._sweeps.items() if asked is sweep), 0)
-        progress = self._evolution.tables.get(oid)
-        self._sweeps.pop(oid, None)
-        if progress is None or (progress.failed and not sweep.renew):
-            return
-        if sweep.renew:
-            self._resume(progress)
-        else:
-            progress.since = ""
-            self._done(progress)
-
     # -- the loop -----------------------------------------------------------------------------------
 
     def poll(self, timeout: float) -> Sequence[RowChange | ConnectRecord]:
         stream = self._running()
-        if self._reader is not None:
-            self._reader.raise_error()
-            while (lost := self._reader.lost()) is not None:
-                self._evolution.lost(*lost)
+        self._snapshots.look()
         if self._watch is not None and (view := self._watch.take()) is not None:
             self._evolution.look(view)
         decoder = self._decoder
@@ -415,8 +279,7 @@ class PostgresSourceTask(SourceTask):
     def stop(self) -> None:
         if self._watch is not None:
             self._watch.stop()
-        if self._reader is not None:
-            self._reader.stop()
+        self._snapshots.stop()
         if self._stream is not None:
             try:
                 if self._tracker_started():
@@ -456,94 +319,17 @@ class PostgresSourceTask(SourceTask):
     ) -> Sequence[RowChange | ConnectRecord]:
         if message.prefix == MARK_PREFIX:
             self._tracker.asked()
-        if message.prefix != MARKER_PREFIX or self._reader is None:
-            record = self._messages.record(message, tx, ordinal)
-            return () if record is None else (record,)
-        ready = self._reader.take(message.content.decode("utf-8", "replace"))
-        if isinstance(ready, Begun):
-            self._begin(ready, tx, ordinal)
-            return []
-        return [] if ready is None else self._emit(ready, tx, lsn, ordinal)
+        if message.prefix == MARKER_PREFIX and self._snapshots.reader is not None:
+            return self._snapshots.marked(message.content, tx, lsn, ordinal)
+        record = self._messages.record(message, tx, ordinal)
+        return () if record is None else (record,)
 
-    def _begin(self, begun: Begun, tx: Transaction, ordinal: int) -> None:
-        """The stream has passed the point from which a table is read again."""
-        position = tx.position_prefix + b"%08x.%08x" % (ordinal, 0)
-        progress = self._evolution.begun(begun.oid, position.decode())
-        if progress is None:
-            return
-        progress.selection = self._hidden.get(progress.oid, progress.selection)
-        self._begun[progress.oid] = begun
-        if progress.oid not in self._renew:
-            self._resume(progress)
-            return
-        info = read_captured(self._connection(), self._config, progress.oid)
-        if info is not None:
-            self._ask(Sweep(self._tables.from_catalog(info).shape, position, renew=True), progress)
+    def _sweep(self, sweep: Sweep) -> None:
+        self.sweeps.append(sweep)  # the runtime takes the list away and leaves another
 
-    def _resume(self, progress: SnapshotProgress) -> None:
-        """Tell the table's changes, and read its rows."""
-        self._renew.discard(progress.oid)
-        self._evolution.mended(progress)
-        self._decoder.release(progress.oid)
-        self._touched.tables.add(progress.oid)
-        begun = self._begun.pop(progress.oid, None)
-        if begun is not None:
-            begun.go()
-
-    def _ask(self, sweep: Sweep, progress: SnapshotProgress) -> None:
-        self._sweeps[progress.oid] = sweep
-        self.sweeps.append(sweep)
-
-    def _emit(self, chunk: Chunk, tx: Transaction, lsn: int, ordinal: int) -> list[RowChange]:
-        """The rows of a chunk as records of its marker, without those that the stream has told newer."""
-        progress = self._evolution.tables.get(chunk.table.oid)
-        if progress is None or progress.failed or progress.full_name != chunk.table.full_name:
-            return []  # it was left, or stopped, since the chunk was read
-        table: CapturedTable = self._tables.from_catalog(chunk.table)
-        shape = table.shape
-        # A table that is not read in ranges of its key is read in one exported snapshot (H10).
-        newer = self._touched.newer(chunk.snapshot, table.oid) if chunk.table.ordered else set()
-        if newer is None:
-            raise RetriableError(
-                f"rows of {chunk.table.full_name} changed in ways that cannot be told one by one while a chunk of its "
-                "snapshot was being read: reading the chunk again"
-            )
-        rows = chunk.rows
-        out: list[RowChange] = []
-        key = shape.key
-        for row in rows:
-            if newer and tuple(row[i] for i in key) in newer:
-                continue
-            table.masked(row)
-            out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker="true"))
-        if out:
-            begun = any(other.rows for other in self._evolution.tables.values() if other.oid in self._wanted)
-            if chunk.first:
-                out[0].marker = "first_in_data_collection" if begun else "first"
-            if chunk.last and (len(out) > 1 or begun):
-                out[-1].marker = "last_in_data_collection"
-            if chunk.final:
-                out[-1].marker = "last"
-        self._touched.forget(chunk.snapshot)
-        progress.after = chunk.after
-        progress.rows += len(rows)
-        self._evolution.dirty.add(table.oid)
-        if chunk.last:
-            self._touched.tables.discard(table.oid)
-            if progress.since:
-                self._ask(Sweep(shape, progress.since.encode()), progress)
-            else:
-                self._done(progress)
-        return out
-
-    def _done(self, progress: SnapshotProgress) -> None:
-        """All rows of the table are told, and nothing else is in its topic."""
-        progress.done = True
-        self._evolution.dirty.add(progress.oid)
-        if not self._touched.tables:
-            self._touched.clear()
-        if all(other.done or other.failed for other in self._evolution.tables.values()):
-            self._context.report("phase", "streaming")
+    def _publish(self, tables: Mapping[int, TableInfo]) -> None:
+        if self._watch is not None:
+            self._watch.publish(tables)
 
     def _tell_waiting(self, what: str) -> None:
         if what:

@@ -111,8 +111,8 @@ class Tail:
         task, self.task = self.task, None
         if task._watch is not None:
             task._watch.stop()
-        if task._reader is not None:
-            task._reader.stop()
+        if task._snapshots.reader is not None:
+            task._snapshots.reader.stop()
         assert task._stream is not None
         task._stream._connection.close()
         if task._catalog is not None:
@@ -123,10 +123,15 @@ class Tail:
             self.task.stop()
             self.task = None
 
+    @property
+    def changes(self) -> list[RowChange]:
+        """The records that are about rows."""
+        return [record for record in self.records if isinstance(record, RowChange)]
+
     def rows(self, table: str) -> dict[tuple[bytes, ...], list[Any]]:
         """The topic folded by key."""
         rows: dict[tuple[bytes, ...], list[Any]] = {}
-        for change in self.records:
+        for change in self.changes:
             if change.shape.table != table:
                 continue
             if change.op == "t":
