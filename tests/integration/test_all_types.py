@@ -1,14 +1,13 @@
 """Every type of a server at once: snapshot and stream write the same, and what comes back is what Postgres has.
 
-Among the values are those of the traps in reference/fast-peers.md §4: 19 (temporal extremes), 20 (numeric and float
-specials), 22 (OIDs that differ from database to database), 23 (what COPY's text has of its own).
+Among the values are those of the traps of docs/traps.md T19 (temporal extremes), T20 (numeric and float specials), T22
+(OIDs that differ from database to database) and T23 (what COPY's text has of its own).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +17,7 @@ from fix_bridge import bridged
 from fix_servers import Database
 
 from cdc import reader
-from cdc.codec.canonical import ArrayOf, CanonicalType, RowOf
+from cdc.codec.canonical import CanonicalType
 from cdc.local.kafka import EmbeddedKafka
 from cdc.local.redis import Valkey
 from cdc.operate.type_table import documented
@@ -26,6 +25,7 @@ from cdc.operate.verify import wait_until_equal
 from cdc.postgres.catalog import read_table, read_types
 from cdc.postgres.connection import connect
 from cdc.postgres.pg_type import canonical_type
+from tests.reader_proof import NOT_KEPT, literal, made_of
 
 pytestmark = pytest.mark.integration
 
@@ -202,14 +202,14 @@ def _compare(
     """What the reader gave, written as a literal of the column's type, is what the column has, by its text."""
     info = database.conninfo
     with connect({name: str(value) for name, value in info.items()}, "test") as connection:
-        names = [name for name, kind in kinds.items() if name not in absent and not _has(kind, *_NOT_KEPT)]
+        names = [name for name, kind in kinds.items() if name not in absent and not made_of(kind, *NOT_KEPT)]
         definitions = dict(
             connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
                 " WHERE attrelid = 'every'::regclass AND attnum > 0"
             ).fetchall()
         )
-        literals = [_literal(kinds[name], values[name]) for name in names]
+        literals = [literal(kinds[name], values[name]) for name in names]
         casts = ", ".join(f"(%s::{definitions[name]})::text, {name}::text" for name in names)
         [answer] = connection.execute(f"SELECT {casts} FROM every WHERE id = {row}".encode(), literals).fetchall()
         differing = {
@@ -223,78 +223,3 @@ def _compare(
         for name in (name for name, kind in kinds.items() if kind in ("json", "jsonb") and name not in absent):
             [(text,)] = connection.execute(f"SELECT {name}::text FROM every WHERE id = {row}".encode()).fetchall()
             assert values[name] == json.loads(text, parse_float=Decimal)
-
-
-_NOT_KEPT = ("timetz", "json", "jsonb")
-"""Python values are not all of them: the zone, blanks, whether a null is JSON's."""
-
-
-def _has(type_: CanonicalType, *names: str) -> bool:
-    """Whether a type is one of these, or made of one; or an array of arrays, where a list may be either's."""
-    if isinstance(type_, ArrayOf) and isinstance(type_.element, ArrayOf):
-        return True
-    if isinstance(type_, ArrayOf):
-        return _has(type_.element, *names)
-    return any(_has(part, *names) for _, part in type_.fields) if isinstance(type_, RowOf) else type_ in names
-
-
-def _literal(type_: CanonicalType, value: Any) -> str:
-    """A value as Postgres reads it."""
-    match value:
-        case str():
-            return value
-        case bool():
-            return ("1" if value else "0") if type_ == "bit(1)" else str(value)
-        case float():
-            return repr(value)
-        case date() | time() | datetime():
-            return value.isoformat()
-        case bytes():
-            return ("\\x" if type_ == "bytea" else "") + value.hex()
-        case reader.Interval():
-            return f"{value.months} mons {value.days} days {value.microseconds} microseconds"
-        case reader.Range():
-            return _range(value)
-        case tuple():
-            return f"({value[0]!r},{value[1]!r})"
-        case dict() if isinstance(type_, RowOf):
-            kinds = dict(type_.fields)
-            return f"({','.join('' if part is None else _quoted(kinds[name], part) for name, part in value.items())})"
-        case dict():
-            pairs = (f"{_quote(key)}=>{'NULL' if item is None else _quote(item)}" for key, item in value.items())
-            return ", ".join(pairs)
-        case list() if isinstance(type_, ArrayOf):
-            return "{" + type_.delimiter.join(_element(type_, item) for item in value) + "}"
-        case list() if isinstance(type_, str) and type_.endswith("multirange"):
-            return "{" + ",".join(map(_range, value)) + "}"
-        case list():
-            return f"[{','.join(map(repr, value))}]"
-    return str(value)
-
-
-def _element(array: ArrayOf, item: Any) -> str:
-    if item is None:
-        return "NULL"
-    nested = item[:1] and (item[0] is None or isinstance(item[0], list)) if _is_list(array.element) else True
-    return _literal(array, item) if isinstance(item, list) and nested else _quoted(array.element, item)
-
-
-def _is_list(type_: CanonicalType) -> bool:
-    """Whether elements that are lists may be no further dimension."""
-    return isinstance(type_, str) and (type_.endswith("multirange") or type_ in ("vector", "halfvec"))
-
-
-def _quoted(type_: CanonicalType, value: Any) -> str:
-    return _quote(_literal(type_, value))
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _range(value: reader.Range) -> str:
-    if not value.bounds:
-        return "empty"
-    lower, upper = ("" if end is None else _quoted("", end) for end in (value.lower, value.upper))
-    return f"{value.bounds[0]}{lower},{upper}{value.bounds[1]}"

@@ -10,6 +10,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,12 @@ from cdc.local.kafka import Kafka
 from cdc.local.postgres import Postgres
 from cdc.local.redis import RedisServer
 from cdc.operate.verify import wait_until_equal
+from cdc.postgres.catalog import list_tables, read_table
+from cdc.postgres.connection import connect
 from cdc.runtime.worker import Worker
 from tests.fix_servers import Database
 from tests.histories import History, play
+from tests.reader_proof import prove_rows
 from tests.topic_proof import Topics, prove_topics
 
 pytestmark = pytest.mark.integration
@@ -83,6 +88,19 @@ def hashes(store: RedisServer, name: str) -> dict[bytes, dict[bytes, bytes]]:
         }
 
 
+def prove_reader(config: cdc.config.Config, store: RedisServer, name: str) -> None:
+    """Compare what `cdc.reader` gives with the tables."""
+    source: Any = config.connectors[0].connector.config
+    found = hashes(store, name)
+    with closing(connect(source.conninfo(), "histories")) as connection:
+        for oid, *_ in list_tables(connection):
+            table = read_table(connection, oid)
+            assert table is not None
+            # {table} of a key is the last part of the topic's name
+            prefix = f":{source.topic(table.schema, table.name).rpartition('.')[2]}:".encode()
+            prove_rows(connection, table, [fields for key, fields in found.items() if key.startswith(prefix)])
+
+
 @pytest.fixture(params=["apache", "embedded"])
 def servers(request: pytest.FixtureRequest) -> tuple[Postgres, Kafka, RedisServer]:
     names = {
@@ -112,6 +130,7 @@ def run(seed: int, database: Database, kafka: Kafka, store: RedisServer) -> None
             settled(config, seed)
             with Topics(kafka.bootstrap_servers, worker.url) as topics:
                 prove_topics(config, topics, seed)
+            prove_reader(config, store, name)
     anew = f"{name}_anew"
     config = bridge(anew, database, kafka, store)
     with working(config):
