@@ -40,7 +40,7 @@ def prove_rows(connection: Connection, table: TableInfo, hashes: Iterable[Mappin
         ]
         key = sql.SQL(" and ").join(
             sql.SQL("{} = {}::{}").format(sql.Identifier(name), sql.Literal(written[name]), definitions[name])
-            for name in table.key
+            for name in table.primary_key
         )
         answers = connection.execute(
             sql.SQL("select {} from {} where {}").format(sql.SQL(", ").join(told), place, key)

@@ -28,7 +28,7 @@ from typing import Any, Literal
 from cdc.codec.avro_binary import long_bytes
 from cdc.codec.avro_columns import fillers, reference, step
 from cdc.codec.connect_rows import SourceConstants
-from cdc.errors import DataError
+from cdc.errors import DataError, TableError
 from cdc.plugin import KeyEncoder, ValueEncoder
 from cdc.record import (
     HEADER_TEXT,
@@ -115,7 +115,7 @@ def compile_key(shape: RowShape, writer_id: int, key_schema: Schema | None = Non
     """The encoder of keys of ``shape``, taken from ``change.key_row``; ``None`` where there is no key.
 
     ``key_schema`` is another version of the shape's key schema, with the same names and types: bytes follow it (a
-    default turns the branches of a union round). A key that is not exact, or not known, is a `DataError`: two rows
+    default turns the branches of a union round). A key that is not exact, or not known, is a `TableError`: two rows
     could share it.
     """
     schema = key_schema or shape.key_schema
@@ -141,9 +141,9 @@ def compile_key(shape: RowShape, writer_id: int, key_schema: Schema | None = Non
     return encode
 
 
-def _bad_key(shape: RowShape, row: RawRow) -> DataError:
+def _bad_key(shape: RowShape, row: RawRow) -> TableError:
     values = ", ".join(f"{shape.columns[index].name!r} = {_shown(row[index])}" for index in shape.key)
-    return DataError(
+    return TableError(
         f"{shape.topic}: the record key ({values}) is not known or not exact in its schema, so two rows could get one "
         "key. Give the column a type that is exact (numeric with a scale)"
     )

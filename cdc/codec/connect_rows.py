@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cdc.codec.fillers import missing, nothing
 from cdc.codec.values import Inexact, Reader, reader
-from cdc.errors import DataError
+from cdc.errors import DataError, TableError
 from cdc.record import (
     HEADER_TEXT,
     HEADER_UNKNOWN,
@@ -41,8 +41,8 @@ class RowValues(NamedTuple):
 
     ``key(change)`` is the struct of the record's key, ``None`` for a table without key; ``envelope(change, now_us)`` is
     Debezium's envelope, ``None`` for a tombstone, and adds to ``change.headers`` what the schema has no place for, as
-    `cdc.plugin.ValueEncoder` does. `DataError` for a key that is not known or not exact, and for text that
-    Postgres cannot have printed.
+    `cdc.plugin.ValueEncoder` does. `TableError` for a key that is not known or not exact,
+    `DataError` for text that Postgres cannot have printed.
     """
 
     key: Callable[[RowChange], dict[str, Any] | None]
@@ -100,7 +100,7 @@ def row_values(shape: RowShape, version: str) -> RowValues:
             else:
                 struct[name] = _value(topic, columns[at], readers[at], text, notes)
         if notes:
-            raise DataError(
+            raise TableError(
                 f"{topic}: the record key ({', '.join(notes)}) is not known or not exact in its schema, so two rows "
                 "could get one key. Give the column a type that is exact (numeric with a scale)"
             )

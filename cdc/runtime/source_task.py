@@ -240,7 +240,13 @@ class _Session:
                     key = self._keys.control_key(partition) if change.shape.compact and self._compacts else None
                     produce(topic, key, value, headers, partition)
             else:
-                produce(topic, encode_key(change), value, headers)
+                try:
+                    key = encode_key(change)
+                except TableError as error:  # a key that two rows could share
+                    self._task_or_raise().refuse(shape, error)
+                    refused.add(shape)
+                    continue
+                produce(topic, key, value, headers)
         self._records += len(changes)
 
     def _write_transformed(self, change: RowChange | ConnectRecord, chain: Chain, now_us: int) -> None:

@@ -155,6 +155,23 @@ def test_a_wider_key_stops_its_table_alone(apache: Bridge) -> None:
         assert len({key[:5] for key in alive if len(key) > 5}) <= 2  # the new schema's, and the truncate's control keys
 
 
+def test_a_key_that_two_rows_could_share_stops_its_table_alone(apache: Bridge) -> None:
+    apache.source = FAST + "\n    schema.key.change.handling.mode: renew"
+    apache.database.execute("create table t (id numeric primary key); create table u (id int primary key)")
+    apache.database.execute("insert into t values (1.50); insert into u values (1)")
+    with apache.running() as worker:
+        until(lambda: "FAILED" in tables(worker, apache).get("public.t", ""), "a table that says it failed")
+        assert "numeric with a scale" in tables(worker, apache)["public.t"]
+        apache.database.execute("insert into u values (2)")
+        with apache.client() as client:
+            until(lambda: client.exists(f"{apache.name}:u:2"), "a row of the other table")
+        # Mended: the key has another schema, so its rows get new keys, and are read again and followed.
+        apache.database.execute("alter table t alter id type numeric(10, 2)")
+        apache.equal()
+        apache.database.execute("insert into t values (3)")
+        assert apache.equal().rows == 4
+
+
 def test_a_schema_that_the_registry_refuses_follows_the_policy(apache: Bridge) -> None:
     apache.source = FAST + "\n    schema.incompatible.handling.mode: fail"
     apache.database.execute("create table t (id int primary key, v int); create table u (id int primary key)")

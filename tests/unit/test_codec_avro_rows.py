@@ -21,7 +21,7 @@ from cdc.codec.connect_avro import avro_schema
 from cdc.codec.connect_json import value_from_json
 from cdc.codec.envelope import row_shape
 from cdc.codec.values import Inexact, reader
-from cdc.errors import DataError
+from cdc.errors import DataError, TableError
 from cdc.postgres.types import PgType, TypeModes, default_value, resolve
 from cdc.record import NO_DEFAULT, UNCHANGED, Column, RawRow, RowChange, RowShape, Transaction
 
@@ -451,7 +451,7 @@ def test_key_follows_the_schema_it_is_given() -> None:
 )
 def test_keys_that_are_not_exact_or_not_known_are_refused(column: Column, value: Any, shown: str) -> None:
     shape = _shape([column, _column("v", 25)])
-    with pytest.raises(DataError, match=rf"shop\.public\.orders: the record key \({shown}.*numeric with a scale"):
+    with pytest.raises(TableError, match=rf"shop\.public\.orders: the record key \({shown}.*numeric with a scale"):
         compile_key(shape, 1)(_change(shape, "c", after=[value, b""]))
 
 

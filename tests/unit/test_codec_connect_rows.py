@@ -12,7 +12,7 @@ from test_codec_avro_rows import NOW, VERSION, _change, _column, _shape
 from cdc.codec.avro_binary import writer
 from cdc.codec.avro_rows import compile_key, compile_value
 from cdc.codec.connect_rows import row_values
-from cdc.errors import DataError
+from cdc.errors import TableError
 from cdc.record import UNCHANGED, RawRow, RowChange, TransactionBlock
 
 SHAPE = _shape(
@@ -79,7 +79,7 @@ def test_keys_have_the_values_of_the_bytes(key: int) -> None:
 
 
 def test_a_key_that_is_not_known_is_refused() -> None:
-    with pytest.raises(DataError, match="could get one key"):
+    with pytest.raises(TableError, match="could get one key"):
         row_values(SHAPE, VERSION).key(_change(SHAPE, "c", after=[UNCHANGED, *[None] * 5]))
 
 
