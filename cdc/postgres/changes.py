@@ -426,7 +426,7 @@ class Decoder:
 def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:
     """Take unchanged columns from the old tuple: all of a full one, the key's of a key tuple. How many are left.
 
-    In a key tuple the other columns are NULL whatever they hold (reference: fast-peers trap 8).
+    In a key tuple the other columns are NULL whatever they hold (docs/traps.md, T8).
     """
     left = 0
     for i, value in enumerate(row):

@@ -1,7 +1,7 @@
 """Connections to Postgres: pinned settings, errors by what can be done about them.
 
 Every connection pins the settings that change how values are printed, in its startup packet, where they outrank what
-``ALTER ROLE`` and ``ALTER DATABASE`` say (reference: fast-peers trap 21). So a value read by COPY and the same value
+``ALTER ROLE`` and ``ALTER DATABASE`` say (docs/traps.md, T21). So a value read by COPY and the same value
 decoded from the WAL have the same text.
 """
 

@@ -99,7 +99,7 @@ HOSTILE = {
     "bytea_output": "escape",
     "quote_all_identifiers": "on",
 }
-"""What a database may ask of its sessions: it changes the text of values (fast-peers trap 21)."""
+"""What a database may ask of its sessions: it changes the text of values (docs/traps.md, T21)."""
 
 
 @pytest.mark.parametrize("name", MODES)
