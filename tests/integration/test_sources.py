@@ -199,6 +199,7 @@ def test_a_publication_of_all_tables_names_whom_it_harms(database18: Database) -
         told = " ".join(log["event"] for log in logs)
         assert "public.log has no primary key and no replica identity" in told
         assert "public.other" in told
+        source.snapshot()  # a row that is there before its table is read would be told as read
         database18.execute("insert into log values ('x'); insert into t values (1); truncate log")
         source.until(lambda: [change.op for change in source.records] == ["c", "c", "t"])
     finally:
