@@ -244,8 +244,9 @@ class _SinkTask:
     def _start(self) -> None:
         """Read on from what the store holds."""
         self._find_topics()
-        assigned = [Partition(*part) for part in sorted(self._consumer.assigned)]
-        self._consumer.pause(assigned)
+        self._consumer.pause(self._consumer.assigned)
+        # A group may still give what an earlier life of this task read (`_look_at_group`): that is not ours.
+        assigned = [Partition(*part) for part in sorted(self._consumer.assigned) if part[0] in self._partitions]
         held = self._store.take(assigned)
         ids = self._consumer.topic_ids({partition.topic for partition in assigned})
         standings = {
