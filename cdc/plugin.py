@@ -316,6 +316,19 @@ class Transform(ABC):
     def configure(self, config: Mapping[str, str]) -> None:
         """Take the properties (``transforms.<name>.`` removed). `ConfigError` for all that is wrong in them."""
 
+    @property
+    def keeps_place(self) -> bool:
+        """Whether every record of a row stays in its topic, under its key and in the partition of that key.
+
+        Then keys of rows that are gone can be found in the topic and deleted (EXACTNESS.md H11).
+        """
+        return False
+
+    @property
+    def drops(self) -> frozenset[str]:
+        """Operations (Debezium's) that remove rows and get no record, so that the rows stay in a mirror."""
+        return frozenset()
+
     @abstractmethod
     def apply(self, record: ConnectRecord) -> ConnectRecord | None:
         """The record to write instead; ``None`` for none. `DataError` for one that cannot be changed so.

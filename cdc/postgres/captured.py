@@ -156,6 +156,12 @@ def table_warnings(tables: Iterable[TableInfo], config: PostgresConfig, server_v
             f"large values that an UPDATE leaves alone, in {', '.join(lossy)}. Use reselect, or make the tables "
             "REPLICA IDENTITY FULL"
         )
+    if unsaid := config.skipped & {"d", "t"}:
+        words = " and ".join(word for op, word in (("d", "DELETE"), ("t", "TRUNCATE")) if op in unsaid)
+        told.append(
+            f"skipped.operations leaves out {', '.join(sorted(unsaid))}: rows that {words} removes stay in topics and "
+            "sinks. Set skipped.operations=none for a mirror"
+        )
     return told
 
 

@@ -215,9 +215,9 @@ def _files(old: Fingerprint, new: Fingerprint, altered: set[int], reasons: list[
     if rejoined:
         reasons.append(_count(rejoined, "was", "were", "detached and attached again"))
     emptied = {oid for oid in leaves[0] & leaves[1] if new.files[oid] != old.files[oid]} if new.rooted else set()
-    if emptied and not altered:
+    if emptied:  # also where a column changed: what rewrote the partition may have been a TRUNCATE beside it
         reasons.append(_count(emptied, "was", "were", "rewritten, perhaps truncated alone, which is not published"))
-    if rejoined or (emptied and not altered):
+    if rejoined or emptied:
         return True
     rewritten = any(new.files.get(oid, node) != node for oid, node in old.files.items())
     if rewritten and not altered and (old.all_tables or new.all_tables):

@@ -17,7 +17,7 @@ from confluent_kafka import Message
 
 from cdc.errors import DataError, TableError
 from cdc.kafka.scan import KeyScan
-from cdc.plugin import Converter, Sweep, ValueEncoder
+from cdc.plugin import Converter, Sweep
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, RowChange, Transaction
 
 __all__ = ["Ghosts", "Output"]
@@ -31,7 +31,7 @@ INDEX: Final = 1 << 31
 class Output(Protocol):
     """What the source task's loop does for a sweep."""
 
-    def transformed(self) -> bool: ...
+    def scattered(self, sweep: Sweep) -> bool: ...
 
     def partitions(self, sweep: Sweep) -> int: ...
 
@@ -39,11 +39,11 @@ class Output(Protocol):
 
     def place(self) -> tuple[Transaction, int, int]: ...
 
-    def encoder(self, sweep: Sweep) -> ValueEncoder: ...
+    def prepare(self, sweep: Sweep) -> None: ...
 
     def refuse(self, sweep: Sweep, error: TableError) -> None: ...
 
-    def write(self, change: RowChange, key: bytes | None, value: bytes | None, partition: int) -> None: ...
+    def write(self, sweep: Sweep, change: RowChange, key: bytes | None, partition: int, now_us: int) -> None: ...
 
     def commit(self) -> None: ...
 
@@ -80,11 +80,11 @@ class Ghosts:
         sweep = self._waiting[0]
         topic = sweep.shape.topic
         if self._scan is None:
-            if self._output.transformed():
+            if self._output.scattered(sweep):
                 self._decline(sweep)
                 return
             try:
-                self._output.encoder(sweep)
+                self._output.prepare(sweep)
             except TableError as error:
                 del self._waiting[0]
                 self._output.refuse(sweep, error)
@@ -143,7 +143,6 @@ class Ghosts:
         """A delete, where the key's bytes tell its columns, and a tombstone for each key that was found."""
         output, shape = self._output, sweep.shape
         tx, lsn, ordinal = output.place()
-        encode = output.encoder(sweep)
         now_us = time.time_ns() // 1000
         index = INDEX
         count = 0
@@ -152,13 +151,11 @@ class Ghosts:
             if row is not None:
                 change = RowChange(shape, "d", row, row, None, tx, lsn, ordinal, index)
                 try:
-                    value = encode(change, now_us)
-                except DataError:
-                    value = None  # a key of another type than the table's of now: the tombstone tells enough
-                if value is not None:
-                    output.write(change, key, value, partition)
+                    output.write(sweep, change, key, partition, now_us)
                     index += 1
-            output.write(RowChange(shape, "", row, None, None, tx, lsn, ordinal, index), key, None, partition)
+                except DataError:
+                    row = None  # a key of another type than the table's of now: the tombstone tells enough
+            output.write(sweep, RowChange(shape, "", row, None, None, tx, lsn, ordinal, index), key, partition, now_us)
             index += 1
             count += 1
             if output.full():
@@ -175,7 +172,7 @@ class Ghosts:
         output.commit()
         tx, lsn, ordinal = output.place()
         change = RowChange(shape, "t", None, None, None, tx, lsn, ordinal, INDEX + 2 * count, broadcast=True)
-        value = output.encoder(sweep)(change, time.time_ns() // 1000)
+        now_us = time.time_ns() // 1000
         for partition in range(output.partitions(sweep)):
-            output.write(change, output.truncate_key(sweep, partition), value, partition)
+            output.write(sweep, change, output.truncate_key(sweep, partition), partition, now_us)
         output.renewed(sweep)

@@ -145,6 +145,8 @@ class _Session:
         ghosts = self._ghosts = Ghosts(worker, self._source[1], self._keys, _SweepOutput(self, task))
         task.start(stored)
         self._started = True
+        for warning in self._chain.warnings() if self._chain is not None else ():
+            _log.warning(warning, connector=self._name)
         context.report("state", "RUNNING")
         context.report("waiting", "")
         timeout = IDLE_POLL_S
@@ -419,8 +421,10 @@ class _SweepOutput:
         self._session = session
         self._task = task
 
-    def transformed(self) -> bool:
-        return self._session._chain is not None
+    def scattered(self, sweep: Sweep) -> bool:
+        chain = self._session._chain
+        # Transforms drop truncates, which are what makes new keys safe (H14).
+        return chain is not None and (sweep.renew or not chain.keeps_place)
 
     def partitions(self, sweep: Sweep) -> int:
         shape = sweep.shape
@@ -433,7 +437,12 @@ class _SweepOutput:
     def place(self) -> tuple[Transaction, int, int]:
         return self._task.place()
 
-    def encoder(self, sweep: Sweep) -> ValueEncoder:
+    def prepare(self, sweep: Sweep) -> None:
+        """Compile what `write` needs. `TableError` when the registry refuses it."""
+        if self._session._chain is None:
+            self._encoder(sweep)
+
+    def _encoder(self, sweep: Sweep) -> ValueEncoder:
         session, shape = self._session, sweep.shape
         if sweep.renew:  # its keys cannot be compiled yet
             return session._patiently(lambda: session._values.value_encoder(shape))
@@ -445,13 +454,20 @@ class _SweepOutput:
     def refuse(self, sweep: Sweep, error: TableError) -> None:
         self._task.refuse(sweep.shape, error)
 
-    def write(self, change: RowChange, key: bytes | None, value: bytes | None, partition: int) -> None:
-        session = self._session
-        if session._producer is None:
+    def write(self, sweep: Sweep, change: RowChange, key: bytes | None, partition: int, now_us: int) -> None:
+        session, chain = self._session, self._session._chain
+        producer = session._producer
+        if producer is None:
             raise RuntimeError("a sweep before the producer was started")
-        position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
-        headers: Headers = [session._source, (HEADER_POSITION, position), *change.headers, *session._headers]
-        session._producer.produce(change.shape.topic, key, value, headers, partition)
+        if chain is not None and change.key_row is not None:
+            record = chain.apply(chain.record(change, now_us))
+            if record is not None:
+                session._write_general(replace(record, partition=partition), producer, partial(_same, key))
+        else:
+            value = self._encoder(sweep)(change, now_us) if change.op else None
+            position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
+            headers: Headers = [session._source, (HEADER_POSITION, position), *change.headers, *session._headers]
+            producer.produce(change.shape.topic, key, value, headers, partition)
         session._records += 1
 
     def commit(self) -> None:

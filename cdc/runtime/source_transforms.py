@@ -39,6 +39,21 @@ class Chain:
             record = made
         return record
 
+    @property
+    def keeps_place(self) -> bool:
+        """Whether a row's records stay in its topic, under its key."""
+        return all(step.transform.keeps_place for step in self._steps)
+
+    def warnings(self) -> list[str]:
+        """What somebody who mirrors the topics should know, in plain words."""
+        words = {"d": "DELETE", "t": "TRUNCATE"}
+        return [
+            f"the transform {type(step.transform).__name__} drops records of "
+            f"{' and '.join(words[op] for op in dropped)}: rows that are removed so stay in sinks"
+            for step in self._steps
+            if (dropped := sorted(step.transform.drops))
+        ]
+
     def close(self) -> None:
         for step in self._steps:
             step.transform.close()

@@ -58,6 +58,10 @@ class TimezoneConverter(Transform):
             raise ConfigError([Finding("contradicts include.list: set one of them", key="exclude.list")])
         self._once = Once()
 
+    @property
+    def keeps_place(self) -> bool:
+        return True
+
     def apply(self, record: ConnectRecord) -> ConnectRecord | None:
         schema = record.value_schema
         if record.value is None or schema is None or schema.type != "struct":

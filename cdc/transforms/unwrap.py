@@ -85,6 +85,14 @@ class ExtractNewRecordState(Transform):
             if twice:
                 raise ConfigError([Finding(f"{', '.join(sorted(twice))} would be there twice", key=key)])
 
+    @property
+    def keeps_place(self) -> bool:
+        return not self._route_by
+
+    @property
+    def drops(self) -> frozenset[str]:
+        return frozenset({"t", "d"} if self._mode == "drop" else {"t"})
+
     def apply(self, record: ConnectRecord) -> ConnectRecord | None:
         if record.value is None:
             return record if self._mode == "rewrite-with-tombstone" else None

@@ -218,3 +218,19 @@ def test_ddl_that_ends_where_it_began_leaves_redis_equal(apache: Bridge) -> None
         )
         apache.database.execute("alter type pair drop attribute a; alter type pair add attribute c text")
         apache.equal()
+
+
+def test_flattened_rows_leave_no_ghost_either(apache: Bridge) -> None:
+    """Transforms that keep a record's place: what is gone is deleted through them (H11)."""
+    flat = "io.debezium.transforms.ExtractNewRecordState"
+    apache.source = f"{FAST}\n    transforms: flat\n    transforms.flat.type: {flat}"
+    apache.database.execute("create table t (id int primary key, v text)")
+    apache.database.execute("insert into t select i, 'old' from generate_series(1, 40) i")
+    with apache.running():
+        apache.equal()
+        apache.database.execute(
+            "drop table t; create table t (id int primary key, v text, w int);"
+            " insert into t select i, 'new', i from generate_series(31, 50) i"
+        )
+        until(lambda: live(apache, "t") == 20, "a topic without ghosts")
+        assert apache.equal().rows == 20

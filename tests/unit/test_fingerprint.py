@@ -123,6 +123,9 @@ def test_a_truncate_of_a_partition_told_as_its_root_is_not_published() -> None:
     found = difference(old, replace(old, files={16410: 1, 16411: 3}))
     assert found.vanished
     assert "perhaps truncated alone" in found.reasons[0]
+    # A column of the whole table that changes in the same look hides nothing.
+    altered = (ID, replace(V, name="w", version=101), N)
+    assert difference(old, replace(old, files={16410: 1, 16411: 3}, columns=altered)).vanished
     apart = replace(old, rooted=False)
     assert not difference(apart, replace(apart, files={16410: 1, 16411: 3}))
 

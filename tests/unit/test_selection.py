@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cdc.postgres.captured import table_warnings
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.masks import hashed, masked_mapping, stars, truncated
 from cdc.postgres.reselect import _last_record_end
@@ -164,3 +165,12 @@ def test_of_several_rules_the_one_that_hides_most_holds() -> None:
 )
 def test_the_end_of_the_last_record_is_before_a_page_header(insert: int, end: int) -> None:
     assert _last_record_end(insert, 16 << 20) == end
+
+
+def test_operations_that_are_left_out_although_they_remove_rows_are_told() -> None:
+    assert not table_warnings([], config())
+    (warning,) = table_warnings([], config(**{"skipped.operations": "c,t"}))
+    assert "leaves out t: rows that TRUNCATE removes stay" in warning
+    # Debezium's default, under its name
+    debezium = config(**{"connector.class": "io.debezium.connector.postgresql.PostgresConnector"})
+    assert table_warnings([], debezium) == [warning]

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from cdc.codec.envelope import envelope_schema, key_schema, row_schema
+from cdc.config import Step
 from cdc.errors import ConfigError, DataError
 from cdc.plugin import Transform
 from cdc.record import Column, ConnectRecord, Schema
+from cdc.runtime.source_transforms import Chain
 from cdc.transforms.logical_router import ByLogicalTableRouter
 from cdc.transforms.outbox import EventRouter
 from cdc.transforms.outbox_json import expanded
@@ -264,3 +266,21 @@ def test_java_writes_groups_another_way() -> None:
     match = pattern.fullmatch("ac")
     assert match is not None
     assert match.expand(java_replacement(pattern, r"${name}-$2\$1")) == "a-c$1"
+
+
+def test_what_transforms_do_to_the_place_of_rows_is_known() -> None:
+    """Only where a row's records keep topic and key, keys of rows that are gone can be found (H11)."""
+    assert made(ExtractNewRecordState()).keeps_place
+    assert not made(ExtractNewRecordState(), route_by_field="v").keeps_place
+    assert made(TimezoneConverter(), converted_timezone="UTC").keeps_place
+    assert not made(EventRouter()).keeps_place
+    assert not made(ByLogicalTableRouter(), topic_regex="(.*)", topic_replacement="all").keeps_place
+
+
+def test_a_chain_says_which_removals_it_drops() -> None:
+    plain = Chain([Step(made(ExtractNewRecordState())), Step(made(TimezoneConverter(), converted_timezone="UTC"))])
+    assert plain.keeps_place
+    (warning,) = plain.warnings()
+    assert "ExtractNewRecordState drops records of TRUNCATE:" in warning
+    (warning,) = Chain([Step(made(ExtractNewRecordState(), delete_tombstone_handling_mode="drop"))]).warnings()
+    assert "DELETE and TRUNCATE" in warning
