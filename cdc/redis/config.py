@@ -6,21 +6,20 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from cdc.codec.flattened import METADATA, metadata_pattern
 from cdc.mirror.keys import Template
 from cdc.mirror.rows import placeholders
-from cdc.plugin import ConnectorConfig
-from cdc.redis import uri
+from cdc.redis.connection_config import RedisConnectionConfig
 
 __all__ = ["RedisConfig"]
 
 _TEMPLATES: Final = "redis.key."
-_OWN_UNDER_TEMPLATES: Final = {"redis.key.ttl"}
+_OWN_UNDER_TEMPLATES: Final = {"redis.key.ttl", "redis.key.cert", "redis.key.file", "redis.key.password"}
 
 
-class RedisConfig(ConnectorConfig):
+class RedisConfig(RedisConnectionConfig):
     """Settings of a Redis sink."""
 
     topics: str = Field(default="", description="Topics to mirror, comma-separated. Either this or topics.regex.")
@@ -31,15 +30,6 @@ class RedisConfig(ConnectorConfig):
         default=3000, ge=100, description="How often topics.regex is compared with the topics there are."
     )
 
-    redis_uri: SecretStr = Field(
-        default=SecretStr("redis://localhost:6379/0"),
-        description="Server: redis://user:password@host:port/database, rediss://… for TLS, unix:///path?db=0.",
-    )
-    redis_username: str = Field(default="", description="User, if not in redis.uri.")
-    redis_password: SecretStr = Field(default=SecretStr(""), description="Password, if not in redis.uri.")
-    redis_timeout_ms: int = Field(
-        default=10_000, ge=100, description="How long an answer of Redis may take before the connection counts as lost."
-    )
     redis_key: str = Field(
         default="{table}:{pk}",
         description="Template of the rows' keys: {pk}, key columns, {table}, {schema}, {topic}.",
@@ -94,13 +84,6 @@ class RedisConfig(ConnectorConfig):
             return values
         rest = {name: value for name, value in values.items() if name not in own}
         return {**rest, "redis.key.<topic>": {name.removeprefix(_TEMPLATES): value for name, value in own.items()}}
-
-    @field_validator("redis_uri")
-    @classmethod
-    def _uri(cls, value: SecretStr) -> SecretStr:
-        if wrong := uri.fault(value.get_secret_value()):
-            raise ValueError(wrong)
-        return value
 
     @field_validator("topics_regex", "metadata_fields")
     @classmethod

@@ -12,43 +12,17 @@ from typing import Any, Final, cast
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cdc.errors import CdcError, RetriableError
 from cdc.redis.errors import translate
 
-__all__ = ["Argument", "Wire", "connector_for", "pack"]
+__all__ = ["Argument", "Wire", "pack"]
 
 _CHUNK: Final = 1 << 18
 Argument = bytes | str | int
 
 pack: Final = cast(Callable[[tuple[Argument, ...]], bytes], hiredis.pack_command)
 """One command in Redis's protocol, packed in C."""
-
-
-def connector_for(
-    uri: str,
-    *,
-    username: str | None = None,
-    password: str | None = None,
-    name: str = "cdc",
-    timeout: float = 10.0,
-) -> Callable[[], redis.Connection]:
-    """A maker of redis-py connections to what ``uri`` names, not connected yet. `ValueError` for a bad URI."""
-    options: dict[str, Any] = {"username": username, "password": password}
-    pool = redis.ConnectionPool.from_url(
-        uri,
-        **{key: value for key, value in options.items() if value is not None},
-        protocol=2,
-        client_name=name,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return lambda: pool.connection_class(**pool.connection_kwargs)
 
 
 class Wire:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, cast
-
-import redis
 
 from cdc.errors import CdcError, Finding, RetriableError
 from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
 from cdc.mirror.store import Capabilities
 from cdc.plugin import Connector, SinkConnector, Stream, TaskContext
-from cdc.redis import uri
+from cdc.redis.access import Access
 from cdc.redis.config import RedisConfig
-from cdc.redis.connection import Wire, connector_for
 from cdc.redis.server import permission_findings, server_findings
 from cdc.redis.store import RedisStore
 
@@ -30,6 +28,11 @@ class RedisSinkConnector(SinkConnector):
     @property
     def settings(self) -> RedisConfig:
         return cast(RedisConfig, self.config)
+
+    @property
+    def access(self) -> Access:
+        """How to connect to the server."""
+        return Access.of(self.settings)
 
     def validate(self, siblings: Mapping[str, Connector]) -> Sequence[Finding]:
         """Topics, templates, and key spaces that overlap whatever the keys turn out to be (EXACTNESS.md H22)."""
@@ -67,7 +70,7 @@ class RedisSinkConnector(SinkConnector):
         for name, sibling in siblings.items():
             if not isinstance(sibling, RedisSinkConnector) or sibling.settings.name >= self.settings.name:
                 continue  # each pair is told once
-            if _server(sibling.settings) != _server(self.settings):
+            if sibling.access.keyspace != self.access.keyspace:
                 continue
             for other, theirs in sibling._languages():
                 for topic, language in mine:
@@ -102,21 +105,23 @@ class RedisSinkConnector(SinkConnector):
         return findings
 
     def check(self) -> Sequence[Finding]:
-        config = self.settings
+        access = self.access
         try:
-            wire = Wire(self._connect("check"), _place(config))
+            wire = access.wire("check")
         except RetriableError as error:
             return [Finding(str(error), key="redis.uri", remedy="Start Redis, or correct redis.uri")]
         except CdcError as error:
             return [Finding(str(error), key="redis.uri")]
+        found: Sequence[Finding] = ()
         try:
             user = wire.ask("ACL", "WHOAMI")
-            name = user.decode() if isinstance(user, bytes) else config.redis_username or "default"
+            known = str(access.options.get("username") or "default")
             prefixes = {part for _, language in self._languages() if isinstance(part := language[0], bytes)}
-            findings = permission_findings(wire, name, sorted(prefixes))
-            return [*findings, *server_findings(wire)]
-        except CdcError as error:
-            return [Finding(str(error), key="redis.uri")]
+            found = permission_findings(wire, user.decode() if isinstance(user, bytes) else known, sorted(prefixes))
+            wire = access.wire("check")
+            return [*found, *server_findings(wire)]
+        except CdcError as error:  # without INFO for example, which is among the permissions
+            return found or [Finding(str(error), key="redis.uri")]
         finally:
             wire.close()
 
@@ -129,18 +134,8 @@ class RedisSinkConnector(SinkConnector):
             max_batch_records=config.batch_max_records,
             max_batch_bytes=config.batch_max_bytes,
         )
-        connect = self._connect(f"{context.connector}-{context.task}")
-        return RedisStore(config.name, connect, _place(config), capabilities, config.redis_ttl)
-
-    def _connect(self, name: str) -> Callable[[], redis.Connection]:
-        config = self.settings
-        return connector_for(
-            config.redis_uri.get_secret_value(),
-            username=config.redis_username or None,
-            password=config.redis_password.get_secret_value() or None,
-            name="cdc/" + "".join(char if "!" <= char <= "~" else "_" for char in name),
-            timeout=config.redis_timeout_ms / 1000,
-        )
+        connect = partial(self.access.wire, f"{context.connector}-{context.task}")
+        return RedisStore(config.name, connect, capabilities, config.redis_ttl)
 
 
 def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:
@@ -149,11 +144,3 @@ def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:
         key=key,
         remedy="Put {schema} or {topic} into redis.key, or set redis.key.<topic> for one of them",
     )
-
-
-def _place(config: RedisConfig) -> str:
-    return uri.place(config.redis_uri.get_secret_value())
-
-
-def _server(config: RedisConfig) -> tuple[str, int]:
-    return uri.keyspace(config.redis_uri.get_secret_value())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import hiredis
 import redis
 
 from cdc.errors import CdcError, FatalError, RetriableError
 from cdc.mirror.store import Verdict
+from cdc.tls import tls_fault
 
 __all__ = ["classify", "remedy", "translate"]
 
@@ -22,11 +25,20 @@ _REMEDIES = {
     "ASK": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
     "CROSSSLOT": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
 }
+_TLS_REMEDIES: Final = {
+    "untrusted": "set redis.cacert to the file with the certificate of the authority that signed it",
+    "name": "name the server in redis.uri as its certificate does (behind sentinels: sentinel announce-hostnames yes)",
+    "expired": "renew the certificate of the server",
+    "plaintext": "write redis:// in redis.uri, or name the port on which the server speaks TLS",
+    "no certificate": "set redis.key.cert and redis.key.file to a certificate that the server trusts",
+    "certificate refused": "set redis.key.cert and redis.key.file to a certificate that the server trusts",
+    "other": "replace the certificate of the server",
+}
 
 
 def classify(error: Exception) -> Verdict:
     """What to do about an error reply or about a failure of the connection."""
-    if isinstance(error, redis.AuthenticationError):
+    if isinstance(error, redis.AuthenticationError) or tls_fault(error) is not None:
         return Verdict.STOP
     if isinstance(error, OSError | redis.ConnectionError | redis.TimeoutError | hiredis.ProtocolError):
         return Verdict.RETRY
@@ -39,11 +51,23 @@ def classify(error: Exception) -> Verdict:
 
 def remedy(error: Exception) -> str:
     """What an operator can do about an error of verdict STOP."""
-    return _REMEDIES.get(str(error).split(" ", 1)[0], "look for the error in Redis's documentation")
+    return _REMEDIES.get(_code(error), "look for the error in Redis's documentation")
+
+
+def _code(error: Exception) -> str:
+    """The first word of an error reply. redis-py takes it away from those it has classes for."""
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return "NOPERM"
+    if isinstance(error, redis.AuthenticationError):
+        lowered = str(error).lower()
+        return "NOAUTH" if "required" in lowered else "WRONGPASS"
+    return str(error).split(" ", 1)[0]
 
 
 def translate(error: Exception, doing: str) -> CdcError:
     """The error of this package for one of Redis's, met while ``doing`` something. Never with a secret in it."""
+    if (fault := tls_fault(error)) is not None:
+        return FatalError(f"{doing}: {fault.found}. Remedy: {_TLS_REMEDIES[fault.kind]}")
     said = f"{doing}: {str(error) or type(error).__name__}"
     if classify(error) is Verdict.RETRY:
         return RetriableError(said)

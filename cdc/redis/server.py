@@ -13,9 +13,21 @@ from cdc.redis.fence import TABLES
 
 __all__ = ["permission_findings", "refuse_unfit", "server_findings"]
 
-_ON_ROWS: Final = (("HSET", "f", "v"), ("HDEL", "f"), ("DEL",), ("UNLINK",), ("EXPIRE", "1"), ("PERSIST",))
-_ON_OURS: Final = (("WATCH",), ("MGET",), ("GET",), ("SET", "v"), ("HGET", "f"), ("HGETALL",), ("HSET", "f", "v"))
-_WITHOUT_KEY: Final = (("UNWATCH",), ("MULTI",), ("EXEC",), ("SCAN", "0"), ("INFO",))
+_ON_ROWS: Final = (
+    ("HSET", "f", "v"),
+    ("HDEL", "f"),
+    ("DEL",),
+    ("UNLINK",),
+    ("EXPIRE", "1"),
+    ("PERSIST",),
+    ("HGETALL",),
+)
+_ON_OURS: Final = (
+    *(("MGET",), ("GET",), ("SET", "v"), ("EXISTS",), ("HGET", "f"), ("HGETALL",), ("HSET", "f", "v"), ("HDEL", "f")),
+)
+_WITHOUT_KEY: Final = (("SCAN", "0"), ("INFO",), ("ECHO", "v"))
+_UNQUEUED: Final[tuple[tuple[str, ...], ...]] = (("WATCH", TABLES.decode()), ("UNWATCH",), ("MULTI",), ("EXEC",))
+"""What a transaction does not take. An empty one, with nothing watched, changes nothing."""
 
 
 def _info(wire: Wire) -> Mapping[str, str]:
@@ -77,22 +89,36 @@ def refuse_unfit(wire: Wire) -> None:
 def permission_findings(wire: Wire, user: str, prefixes: Sequence[bytes]) -> list[Finding]:
     """What the sink needs and the user may not do: commands, our own keys, keys that begin with ``prefixes``.
 
-    Empty on servers that cannot tell (before Redis 7.0).
+    Asked by queueing each command in a transaction that is never run: the server refuses then what it would refuse
+    later, whatever the user may ask of its own rights. Closes the connection, which throws the transaction away.
     """
     commands: dict[str, None] = {}
     patterns: dict[str, None] = {}
-    rows = [(prefix + b"*", prefix + b"0", _ON_ROWS) for prefix in prefixes or (b"",)]
-    ours = (b"__cdc:*", TABLES, _ON_OURS)
-    checks: list[tuple[bytes, tuple[Argument, ...]]] = [(b"", command) for command in _WITHOUT_KEY]
-    checks += [(pattern, (name, key, *rest)) for pattern, key, group in (*rows, ours) for name, *rest in group]
-    for pattern, command in checks:
-        answer = wire.ask("ACL", "DRYRUN", user, *command)
-        if isinstance(answer, hiredis.ReplyError):
-            return []
-        if b"key" in answer and pattern != b"*":
-            patterns[pattern.decode("utf-8", "replace")] = None
-        elif answer != b"OK" and b"key" not in answer:
+
+    def ask(command: tuple[Argument, ...], pattern: bytes = b"") -> bool:
+        answer = wire.ask(*command)
+        said = str(answer) if isinstance(answer, hiredis.ReplyError) else ""
+        if "NOPERM" not in said:  # EXEC says so behind an EXECABORT
+            return True
+        if "run the" in said:
             commands[str(command[0]).lower()] = None
+        elif pattern:
+            patterns[pattern.decode("utf-8", "replace")] = None
+        return False
+
+    rows = [(prefix + b"*" if prefix else b"", prefix + b"0", _ON_ROWS) for prefix in prefixes or (b"",)]
+    try:
+        _, _, begun, _ = [ask(command, b"__cdc:*") for command in _UNQUEUED]
+        # Without MULTI the commands would be run.
+        if begun:
+            wire.ask("MULTI")  # inside the first one, an error, if EXEC is not permitted
+            for pattern, key, group in (*rows, (b"__cdc:*", TABLES, _ON_OURS)):
+                for name, *rest in group:
+                    ask((name, key, *rest), pattern)
+            for command in _WITHOUT_KEY:
+                ask(command)
+    finally:
+        wire.close()
     if not commands and not patterns:
         return []
     rules = [f"+{name}" for name in commands] + [f"~{pattern}" for pattern in patterns]

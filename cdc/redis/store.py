@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-import redis
-
 from cdc.errors import CdcError
 from cdc.mirror.store import (
     Arrival,
@@ -43,15 +41,13 @@ class RedisStore:
     def __init__(
         self,
         connector: str,
-        connect: Callable[[], redis.Connection],
-        place: str,
+        connect: Callable[[], Wire],
         capabilities: Capabilities,
         ttl: int | None,
     ) -> None:
         self.capabilities = capabilities
         self._connector = connector
         self._connect = connect
-        self._place = place
         self._ttl = ttl
         self._wire: Wire | None = None
         self._fence: Fence | None = None
@@ -67,7 +63,7 @@ class RedisStore:
         self._barriers.clear()
         wire = self._wire
         if wire is None:
-            wire = Wire(self._connect, self._place)
+            wire = self._connect()
             refuse_unfit(wire)
             self._wire = wire
         with self._closing():
@@ -174,7 +170,7 @@ class RedisStore:
 
     def _second(self) -> Wire:
         if self._control is None:
-            self._control = Wire(self._connect, self._place)
+            self._control = self._connect()
         return self._control
 
     def close(self) -> None:

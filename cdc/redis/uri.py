@@ -1,15 +1,77 @@
-"""``redis.uri``: what is wrong with one, and which server and database it names."""
+"""``redis.uri``: what is wrong with one, and what it names: servers, database, user, or a master by its sentinels."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
+from redis.connection import parse_url
 
-__all__ = ["fault", "keyspace", "place"]
+__all__ = ["SENTINEL_PORT", "SentinelUri", "fault", "nodes", "options", "place", "sentinel", "sentinel_place"]
 
-_FORMS = "write redis://host:port/database, rediss:// for TLS, unix:///path?db=0 for a socket"
+SENTINEL_PORT: Final = 26379
+_FORMS = (
+    "write redis://host:port/database, rediss:// for TLS, unix:///path?db=0 for a socket, "
+    "redis+sentinel://host:port,host:port/master/database for Sentinel"
+)
+_SENTINEL_SCHEMES: Final = {"redis+sentinel": False, "rediss+sentinel": True}
+"""Ours, and whether they mean TLS: ``/master/database`` follows the sentinels."""
+_LETTUCE_SCHEMES: Final = {"redis-sentinel": False, "rediss-sentinel": True}
+"""Of the client that Redis's own connector uses: ``/database#master`` follows the sentinels."""
+
+
+@dataclass(frozen=True)
+class SentinelUri:
+    """What an address of sentinels says. User and password are for the master, not for the sentinels."""
+
+    nodes: tuple[tuple[str, int], ...]
+    master: str
+    database: int
+    tls: bool
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+
+def nodes(text: str) -> tuple[tuple[str, int], ...]:
+    """``host:port,host`` as pairs. `ValueError` says what is wrong, without repeating it."""
+    found = []
+    for part in text.split(","):
+        try:
+            parts = urlsplit("//" + part.strip())
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or parts.path or parts.username is not None:
+            raise ValueError("expected sentinels as host:port, comma-separated")
+        found.append((host, port or SENTINEL_PORT))
+    return tuple(found)
+
+
+def sentinel(uri: str) -> SentinelUri | None:
+    """What ``uri`` says if it names sentinels. `ValueError`, without any of it, if it does so wrongly."""
+    scheme = uri.partition(":")[0].lower()
+    tls = {**_SENTINEL_SCHEMES, **_LETTUCE_SCHEMES}.get(scheme)
+    if tls is None:
+        return None
+    parts = urlsplit(uri)
+    if parts.query:
+        raise ValueError(f"parameters behind a ? are not known for sentinels; {_FORMS}")
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    path = [unquote(part) for part in parts.path.split("/") if part]
+    if scheme in _LETTUCE_SCHEMES:
+        path = [unquote(parts.fragment), *path]
+    master, *rest = path or [""]
+    if not master or len(rest) > 1:
+        raise ValueError(f"the name of the master is missing; {_FORMS}")
+    if rest and not rest[0].isdecimal():
+        raise ValueError(f"the database in the path is no number; {_FORMS}")
+    user, colon, password = userinfo.partition(":")
+    if at and not colon:  # as Lettuce reads it
+        user, password = "", user
+    database = int(rest[0]) if rest else 0
+    return SentinelUri(nodes(hosts), master, database, tls, unquote(user), unquote(password))
 
 
 def fault(uri: str) -> str:
@@ -18,7 +80,15 @@ def fault(uri: str) -> str:
     Stricter than redis-py, which takes database 0 for one that is no number, and the host of a ``unix:`` address for
     nothing.
     """
-    parts = urlsplit(uri)
+    try:
+        if sentinel(uri) is not None:
+            return ""
+    except ValueError as error:
+        return str(error)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return f"not a Redis URI; {_FORMS}"
     path = unquote(parts.path)
     if parts.scheme in ("redis", "rediss"):
         if path.strip("/") and not path.strip("/").isdecimal():
@@ -31,27 +101,30 @@ def fault(uri: str) -> str:
         if not path.strip("/"):
             return f"the path of the socket is missing; {_FORMS}"
     try:
-        pool = redis.ConnectionPool.from_url(uri)
-        pool.connection_class(**pool.connection_kwargs)
+        given = options(uri)
+        made = given.pop("connection_class", redis.Connection)(**given)
     except TypeError:
         return f"a parameter behind the ? is not known for this kind of address (ssl_… are rediss:'s); {_FORMS}"
     except (ValueError, redis.RedisError):
         return f"not a Redis URI; {_FORMS}"
-    return "" if _database(pool.connection_kwargs) >= 0 else f"the database is negative; {_FORMS}"
+    return "" if int(made.db or 0) >= 0 else f"the database is negative; {_FORMS}"
 
 
-def _database(options: dict[str, Any]) -> int:
-    return int(options.get("db") or 0)
+def options(uri: str) -> dict[str, Any]:
+    """What a ``redis:``, ``rediss:`` or ``unix:`` address means to redis-py's connection, ``connection_class`` too."""
+    return dict(parse_url(uri))  # type: ignore[no-untyped-call]
 
 
 def place(uri: str) -> str:
     """The server as messages name it: no user, no password."""
+    if (found := sentinel(uri)) is not None:
+        return sentinel_place(found.master, found.nodes)
     parts = urlsplit(uri)
     if parts.scheme == "unix":
         return unquote(parts.path)
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
-def keyspace(uri: str) -> tuple[str, int]:
-    """What tells one keyspace from another: server and database."""
-    return place(uri), _database(redis.ConnectionPool.from_url(uri).connection_kwargs)
+def sentinel_place(master: str, sentinels: tuple[tuple[str, int], ...]) -> str:
+    """A master behind sentinels as messages name it."""
+    return f"{master} of the sentinels {','.join(f'{host}:{port}' for host, port in sentinels)}"

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from cdc.config import loads
 from cdc.errors import ConfigError
 from cdc.plugin import Stream
+from cdc.redis.access import Access
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
-from cdc.redis.uri import fault, keyspace
+from cdc.redis.uri import fault
 
 
 def config(**settings: str) -> RedisConfig:
@@ -161,7 +162,7 @@ def test_tables_of_two_schemas_with_one_name_are_found() -> None:
 )
 def test_a_uri_names_a_server_and_a_database(uri: str, place: str, database: int) -> None:
     assert fault(uri) == ""
-    assert keyspace(uri) == (place, database)
+    assert Access.of(config(redis_uri=uri)).keyspace == (place, database)
     assert config(redis_uri=uri).redis_uri.get_secret_value() == uri
 
 

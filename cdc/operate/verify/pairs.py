@@ -19,6 +19,7 @@ from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.postgres.connector import PostgresSourceConnector
+from cdc.redis.access import Access
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
 from cdc.redis.errors import translate
@@ -119,20 +120,7 @@ def _settings(sinks: list[ConnectorSpec]) -> Iterator[tuple[ConnectorSpec, Redis
 
 def open_redis(sink: RedisConfig) -> redis.Redis:
     """A client of the server that a sink writes to."""
-    return redis.Redis.from_url(
-        sink.redis_uri.get_secret_value(),
-        **{
-            name: value
-            for name, value in (
-                ("username", sink.redis_username),
-                ("password", sink.redis_password.get_secret_value()),
-            )
-            if value
-        },
-        client_name="cdc/verify",
-        socket_timeout=sink.redis_timeout_ms / 1000,
-        socket_connect_timeout=sink.redis_timeout_ms / 1000,
-    )
+    return Access.of(sink).client("verify")
 
 
 def sink_offsets(client: redis.Redis, sink: str, topic: str) -> Callable[[int], int]:
