@@ -1,4 +1,4 @@
-"""The command line: ``cdc run | check | verify | demo | offsets | config | version``.
+"""The command line: ``cdc run | check | verify | demo | slot | offsets | config | version``.
 
 Every command imports what it needs when it runs, so that ``cdc --help`` answers at once. Errors are one clear line each
 on stderr; a traceback only with ``--debug``; secrets never.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from cdc.config import Config
@@ -198,7 +199,7 @@ def show_offsets(files: Files, connector: Source, output: Output = "text") -> No
 def delete_offsets(files: Files, connector: Source, output: Output = "text") -> None:
     """Delete the offsets of a source connector: it starts over with a snapshot. Stop it first.
 
-    Keys in Redis of rows that were deleted while nobody streamed stay: `cdc verify` names them.
+    Keys of rows that were deleted while nobody streamed stay, in topics and in Redis: `cdc slot reset` removes them.
     """
     from cdc.operate import offsets as stored  # noqa: PLC0415
 
@@ -209,6 +210,63 @@ def delete_offsets(files: Files, connector: Source, output: Output = "text") -> 
         "A task of it that still ran has been fenced off, and starts over by itself",
         err=True,
     )
+
+
+class _ShowByDefault(TyperGroup):
+    """A group in which ``cdc slot FILE`` is ``cdc slot show FILE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+slot = typer.Typer(no_args_is_help=True, cls=_ShowByDefault)
+app.add_typer(slot, name="slot", help="Show the replication slots of the sources, or make one anew after a gap.")
+
+
+@slot.command("show")
+def show_slots(
+    files: Files,
+    connector: Annotated[str | None, typer.Option(help="Only this source.", metavar="NAME", show_default=False)] = None,
+    output: Output = "text",
+) -> None:
+    """Show the slot of every Postgres source: who holds it, what it retains, how far the stored position is, and
+    what would be lost with it. ``cdc slot FILE`` does the same.
+
+    Exit status: 0 all is well, 1 something is wrong, 2 the configuration is not valid.
+    """
+    from cdc.operate import slots  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    found = slots.show_slots(loaded, connector)
+    typer.echo(slots.render(found, output))
+    raise typer.Exit(1 if any(report.problems for report in found) else 0)
+
+
+@slot.command("reset")
+def reset_slot(
+    files: Files,
+    connector: Source,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Output = "text",
+) -> None:
+    """Give up what cannot be had any more, and make things right again.
+
+    The next start makes the replication slot anew, reads every table again beside the stream, and deletes the keys of
+    rows that are gone from the topics, and so from every sink. A worker that runs does so at once.
+    """
+    from cdc.operate import slots  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    plan = slots.plan_reset(loaded, connector)
+    typer.echo(plan.text(), err=True)
+    if not yes and not typer.confirm("Reset it?", err=True):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
+    typer.echo(slots.render_reset(slots.reset_slot(loaded, connector), output))
 
 
 @app.command(short_help="Print the version.")

@@ -6,6 +6,7 @@
      ├── ConfigError       a setting is wrong: nothing was started, exit status 2
      ├── RetriableError    a part is away or busy: wait with backoff, nothing is lost
      ├── FatalError        an operator must act: stop and say so
+     │    ├── GapError     ... changes were not told and cannot be had any more
      │    └── TableError   ... for one table; the others can go on
      │         └── KeyChanged
      └── DataError         this one record is at fault: dead letter or stop, by policy
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "FatalError",
     "Finding",
+    "GapError",
     "KeyChanged",
     "RetriableError",
     "TableError",
@@ -41,6 +43,10 @@ class RetriableError(CdcError):
 
 class FatalError(CdcError):
     """Only an operator can mend this. The message names what was found and the remedy."""
+
+
+class GapError(FatalError):
+    """Changes were not told and cannot be had any more. Only reading all rows again makes things right."""
 
 
 class TableError(FatalError):

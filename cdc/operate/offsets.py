@@ -1,13 +1,14 @@
 """``cdc offsets``: what a source connector has stored about where it stands, shown or deleted.
 
 Deleting makes the connector start over with a snapshot, under a new epoch, so that nothing it writes then looks like a
-replay (EXACTNESS.md H2). It takes the connector's transactional id, which fences a task that still runs.
+replay (EXACTNESS.md H2); keys of rows that are gone stay in the topics, unlike after a reset (`cdc.operate.slots`).
+It takes the connector's transactional id, which fences a task that still runs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from cdc.config import Config, ConnectorSpec
@@ -16,12 +17,12 @@ from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import RecordProducer
 from cdc.kafka.topics import Topics
 
-__all__ = ["delete_offsets", "render", "show_offsets"]
+__all__ = ["change_offsets", "delete_offsets", "render", "show_offsets", "source_of"]
 
 
 def show_offsets(config: Config, connector: str) -> dict[str, Any]:
     """All offsets of a source connector: partition (JSON text) → offset. `ConfigError` when there is no such source."""
-    spec = _source(config, connector)
+    spec = source_of(config, connector)
     topic = _topic(config)
     partitions = Topics(spec.worker, _nothing).ensure(topic, {"cleanup.policy": "compact"})
     return read_offsets(spec.worker, topic, partitions, connector, _nothing, lambda: False)
@@ -29,13 +30,23 @@ def show_offsets(config: Config, connector: str) -> dict[str, Any]:
 
 def delete_offsets(config: Config, connector: str) -> dict[str, Any]:
     """Delete all of them; what was deleted."""
-    spec = _source(config, connector)
+    return change_offsets(config, connector, dict.fromkeys)
+
+
+def change_offsets(
+    config: Config, connector: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Write what ``change`` makes of the stored offsets (``None`` deletes one); the offsets as they were.
+
+    A task that runs is fenced off before they are read, and starts again from what is written here.
+    """
+    spec = source_of(config, connector)
     producer = RecordProducer(spec.worker, f"{config.worker.group_id}-{connector}-0", _nothing)
     try:
         producer.start()
         found = show_offsets(config, connector)
-        for partition in found:
-            key, value = encode_offset(partition, None)
+        for partition, offset in change(found).items():
+            key, value = encode_offset(partition, offset)
             producer.produce(_topic(config), key, value)
         producer.commit()
     finally:
@@ -51,7 +62,8 @@ def render(offsets: Mapping[str, Any], output: Literal["text", "json"]) -> str:
     return "\n".join(f"{key}  {json.dumps(value)}" for key, value in sorted(offsets.items())) or "no offsets"
 
 
-def _source(config: Config, connector: str) -> ConnectorSpec:
+def source_of(config: Config, connector: str) -> ConnectorSpec:
+    """The source connector of that name; `ConfigError` when there is none."""
     sources = {spec.name: spec for spec in config.connectors if spec.kind == "source"}
     if connector not in sources:
         known = ", ".join(sources) or "none"

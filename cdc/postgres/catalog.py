@@ -14,20 +14,17 @@ from psycopg import sql
 
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.pg_type import PgType
-from cdc.postgres.pgoutput import parse_lsn
 
 __all__ = [
     "FILTERS_SINCE",
     "GENERATED_SINCE",
     "ColumnInfo",
-    "SlotInfo",
     "TableInfo",
     "UniqueIndex",
     "list_tables",
     "publication_tables",
     "qualified",
     "read_settings",
-    "read_slot",
     "read_table",
     "read_types",
     "table_bytes",
@@ -110,21 +107,6 @@ class TableInfo:
         return only.format(qualified(self.schema, self.name))
 
 
-@dataclass(frozen=True, slots=True)
-class SlotInfo:
-    """A row of ``pg_replication_slots``, with who holds it. LSNs are integers, ``None`` where NULL."""
-
-    name: str
-    plugin: str | None
-    slot_type: str
-    database: str | None
-    active_pid: int | None
-    restart_lsn: int | None
-    confirmed_flush_lsn: int | None
-    wal_status: str | None
-    holder: str
-
-
 FILTERS_SINCE: Final = 150000
 """Publications have column lists and row filters."""
 GENERATED_SINCE: Final = 180000
@@ -183,15 +165,6 @@ from pg_type t join pg_namespace n on n.oid = t.typnamespace left join pg_type e
 where t.oid = any({oids})
 """
 _ATTRIBUTES = "t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped"
-
-_SLOT = """
-select s.slot_name, s.plugin, s.slot_type, s.database, s.active_pid, s.restart_lsn, s.confirmed_flush_lsn, s.wal_status,
-       coalesce(format('pid %s from %s, application_name %s, connected since %s', a.pid,
-           coalesce(a.client_addr::text, 'a local socket'), quote_literal(a.application_name),
-           date_trunc('second', a.backend_start)), '')
-from pg_replication_slots s left join pg_stat_activity a on a.pid = s.active_pid
-where s.slot_name = {slot}
-"""
 
 
 def list_tables(connection: Connection) -> list[tuple[int, str, str, str, list[int]]]:
@@ -295,25 +268,6 @@ def read_types(connection: Connection, oids: Iterable[int]) -> dict[int, PgType]
         if not rows:
             break
     return found
-
-
-def read_slot(connection: Connection, slot: str) -> SlotInfo | None:
-    """The slot, or ``None`` when there is none of that name."""
-    rows = _all(connection, sql.SQL(_SLOT).format(slot=sql.Literal(slot)), f"reading the slot {slot}")
-    if not rows:
-        return None
-    row = rows[0]
-    return SlotInfo(
-        name=row[0],
-        plugin=row[1],
-        slot_type=row[2],
-        database=row[3],
-        active_pid=row[4],
-        restart_lsn=None if row[5] is None else parse_lsn(row[5]),
-        confirmed_flush_lsn=None if row[6] is None else parse_lsn(row[6]),
-        wal_status=row[7],
-        holder=row[8],
-    )
 
 
 def read_settings(connection: Connection, names: Sequence[str]) -> dict[str, str]:

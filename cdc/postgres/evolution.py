@@ -17,6 +17,7 @@ from cdc.postgres.catalog import TableInfo
 from cdc.postgres.catalog_view import NamedTable
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.fingerprint import Difference, Fingerprint, difference
+from cdc.postgres.preparation import reset_remedy
 from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.tables import key_is_gone
 from cdc.postgres.watch import CatalogView
@@ -327,8 +328,7 @@ class Evolution:
             self.fail(
                 info.oid,
                 f"{info.full_name} was made anew, or was not told for a time, and is not read again ({_NOT_AGAIN}): "
-                "rows that are gone would stay in the sinks. Remedy: remove its rows from the sinks, and delete this "
-                "connector's offsets to take a new snapshot",
+                f"rows that are gone would stay in the sinks. Remedy: {reset_remedy(self._config)}",
             )
 
     def _note(self, table: str, text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cdc.errors import FatalError
 
-__all__ = ["CONTROL_PREFIX", "MARK_PREFIX", "OpenTransaction", "StoredPosition", "Tracker"]
+__all__ = ["CONTROL_PREFIX", "MARK_PREFIX", "OpenTransaction", "Reset", "StoredPosition", "Tracker"]
 
 MARK_PREFIX: Final = "cdc.mark"
 """Prefix of logical messages with which somebody asks that the position behind them be stored and acknowledged at once,
@@ -86,6 +86,28 @@ class StoredPosition:
                 f"the stored source offset cannot be read ({error!r} in {value!r}). "
                 "It was not written by this connector: use another connector name, or delete its offsets to start over"
             ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Stands in place of the source offset: an operator has given up what lies between ``lsn`` and the next start.
+
+    That makes the slot anew, begins ``epoch`` (H2), reads every table again and removes what is older (H11).
+    """
+
+    epoch: int
+    lsn: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": _VERSION, "reset": {"epoch": self.epoch, "lsn": self.lsn}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Reset | None:
+        """``None`` for a stored position."""
+        reset = value.get("reset")
+        if reset is None:
+            return None
+        return cls(int(reset["epoch"]), None if reset["lsn"] is None else int(reset["lsn"]))
 
 
 def _open(value: Mapping[str, Any]) -> OpenTransaction:

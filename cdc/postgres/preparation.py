@@ -11,20 +11,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cdc.errors import FatalError, Finding, RetriableError
-from cdc.postgres.catalog import SlotInfo, read_settings, read_slot
+from cdc.errors import FatalError, Finding, GapError, RetriableError
+from cdc.postgres.catalog import read_settings
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
 from cdc.postgres.pgoutput import format_lsn
 from cdc.postgres.position import StoredPosition
+from cdc.postgres.slots import SlotInfo, gap_text, read_slot, sized
 
 __all__ = [
     "HOLDER_GRACE_S",
     "next_epoch",
     "origin_of",
+    "publication_gap",
+    "reset_remedy",
     "server_findings",
+    "settings_of",
+    "slot_of",
+    "verify_ours",
     "verify_position",
     "verify_slot",
+    "wait_for_slot",
 ]
 
 HOLDER_GRACE_S: Final = 30.0
@@ -52,16 +59,9 @@ def server_findings(settings: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-def verify_slot(slot: SlotInfo | None, config: PostgresConfig, stored: StoredPosition | None) -> None:
-    """Stop when the slot is lost, foreign, or ahead of what is stored: `FatalError` names the gap."""
+def verify_ours(slot: SlotInfo, config: PostgresConfig) -> None:
+    """Stop when the slot of the connector's name is somebody else's."""
     name = config.slot
-    if slot is None:
-        if stored is None:
-            return
-        raise FatalError(
-            f"the replication slot {name} is gone, and changes after {format_lsn(stored.lsn)} with it. "
-            "Remedy: find out who dropped it, then delete this connector's offsets to take a new snapshot"
-        )
     if slot.slot_type != "logical" or slot.plugin != "pgoutput":
         raise FatalError(
             f"the replication slot {name} exists but is {slot.slot_type} with plugin {slot.plugin}; "
@@ -72,19 +72,57 @@ def verify_slot(slot: SlotInfo | None, config: PostgresConfig, stored: StoredPos
             f"the replication slot {name} belongs to database {slot.database}, not {config.database_dbname}. "
             "Remedy: choose another slot.name"
         )
-    if slot.wal_status == "lost":
-        since = f"changes after {format_lsn(stored.lsn)} are lost" if stored else "it cannot be streamed"
-        raise FatalError(
-            f"the replication slot {name} was invalidated by the server (wal_status lost): {since}. Remedy: raise "
-            "max_slot_wal_keep_size, drop the slot and delete this connector's offsets to take a new snapshot"
+
+
+def verify_slot(
+    slot: SlotInfo | None, config: PostgresConfig, stored: StoredPosition | None, wal_end: int | None = None
+) -> None:
+    """Stop when the slot is lost, foreign, or ahead of what is stored: `GapError` names the gap, up to ``wal_end``."""
+    name = config.slot
+    if slot is None:
+        if stored is None:
+            return
+        before = str(stored.origin.get("slot", name))
+        why = "Somebody dropped it" if before == name else f"The stored position was reached through the slot {before}"
+        back = "" if before == name else f"set slot.name back to {before}; or "
+        raise GapError(
+            f"the replication slot {name} is gone, and changes {gap_text(stored.lsn, wal_end)} with it. "
+            f"{why}. Remedy: {back}{reset_remedy(config)}"
+        )
+    verify_ours(slot, config)
+    if slot.lost:
+        since = f"changes {gap_text(stored.lsn, wal_end)} are lost" if stored else "it cannot be streamed"
+        raise GapError(
+            f"the replication slot {name} was invalidated by the server (wal_status lost): {since}. "
+            f"The reason: {slot.lost_because}. Remedy: {reset_remedy(config)}"
         )
     if stored is not None and slot.confirmed_flush_lsn is not None and slot.confirmed_flush_lsn > stored.lsn:
-        raise FatalError(
+        raise GapError(
             f"the replication slot {name} has confirmed {format_lsn(slot.confirmed_flush_lsn)}, beyond the stored "
-            f"position {format_lsn(stored.lsn)}: the changes between are not in Kafka and will not be sent "
-            "again. Somebody advanced or re-created the slot, or another consumer uses it. "
-            "Remedy: delete this connector's offsets to take a new snapshot"
+            f"position {format_lsn(stored.lsn)}: the changes {gap_text(stored.lsn, slot.confirmed_flush_lsn)} are not "
+            "in Kafka and will not be sent again. Somebody advanced or re-created the slot, or another consumer uses "
+            f"it{_now_held(slot)}. Remedy: {reset_remedy(config)}"
         )
+
+
+def _now_held(slot: SlotInfo) -> str:
+    return f" (it is held by {slot.holder} now)" if slot.holder else ""
+
+
+def reset_remedy(config: PostgresConfig) -> str:
+    """What an operator does about changes that cannot be had any more."""
+    return (
+        f"cdc slot reset FILE --connector {config.name} makes the slot anew, reads every table again and removes from "
+        "the topics, and so from the sinks, the rows that are gone"
+    )
+
+
+def publication_gap(error: Exception, config: PostgresConfig, lsn: int) -> GapError:
+    """The publication was dropped, and may have been made anew since: the stream cannot get past that."""
+    return GapError(
+        f"{error}. The publication {config.publication} was dropped, and perhaps made anew, after {format_lsn(lsn)}: "
+        f"Postgres can tell nothing from there on. Remedy: {reset_remedy(config)}"
+    )
 
 
 def verify_position(
@@ -93,26 +131,31 @@ def verify_position(
     """Stop when the stored position is not a place in this server's WAL (H4)."""
     origin = stored.origin
     if origin.get("system_identifier") != system["system_identifier"]:
-        raise FatalError(
-            f"the stored position belongs to the Postgres system {origin.get('system_identifier')}, this server is "
-            f"{system['system_identifier']}: another cluster, or one restored from elsewhere. "
-            "Remedy: point the connector at the right server, or delete its offsets to take a new snapshot"
+        raise GapError(
+            f"the stored position {format_lsn(stored.lsn)} belongs to the Postgres system "
+            f"{origin.get('system_identifier')}, this server is {system['system_identifier']}: another cluster, or one "
+            f"restored from elsewhere. Remedy: point the connector at the right server; or {reset_remedy(config)}"
         )
     timeline = int(origin.get("timeline", 0))
     if timeline != system["timeline"]:
         left = _left_at(history(system["timeline"]), timeline)
         if left is None or stored.lsn > left:
-            where = "unknown to this server" if left is None else f"which this server left at {format_lsn(left)}"
-            raise FatalError(
-                f"the stored position {format_lsn(stored.lsn)} is on timeline {timeline}, {where}: this server was "
-                "promoted without having received all that was streamed. "
-                "Remedy: delete this connector's offsets to take a new snapshot"
+            where = (
+                "unknown to this server"
+                if left is None
+                else f"which this server left at {format_lsn(left)}, {sized(stored.lsn - left)} of WAL before it"
+            )
+            raise GapError(
+                f"the stored position {format_lsn(stored.lsn)} is on timeline {timeline}, {where}: this server "
+                f"(timeline {system['timeline']}) was promoted without having received all that was streamed. "
+                f"Remedy: {reset_remedy(config)}"
             )
     if stored.lsn > system["wal_flush"]:
-        raise FatalError(
+        raise GapError(
             f"the stored position {format_lsn(stored.lsn)} is beyond the end of the server's WAL "
-            f"{format_lsn(system['wal_flush'])}: it lost changes that were streamed (a restored backup, a standby "
-            "that lagged, fsync off). Remedy: delete this connector's offsets to take a new snapshot"
+            f"{format_lsn(system['wal_flush'])}, by {sized(stored.lsn - system['wal_flush'])}: it lost changes that "
+            "were streamed (a restored backup, a standby that lagged, fsync off). "
+            f"Remedy: {reset_remedy(config)}"
         )
     now = origin_of(system, config)
     changed = [key for key in ("publication", "options") if origin.get(key) != now[key]]
@@ -162,7 +205,7 @@ def wait_for_slot(
             raise RetriableError(f"asked to stop while waiting for the replication slot {slot}")
         if time.monotonic() > deadline:
             raise FatalError(
-                f"the replication slot {slot} is held by {holder}, waited "
+                f"the replication slot {slot} is held by {holder}{_for(info.holder_seconds)}, waited "
                 f"{sender_timeout_s + HOLDER_GRACE_S:.0f} s. Remedy: stop the other consumer, or choose another "
                 f"slot.name; SELECT pg_terminate_backend({info.active_pid}); ends a session that is left over"
             )
@@ -171,6 +214,10 @@ def wait_for_slot(
         pause = min(pause * 2, 2.0)
     if holder:
         tell("")
+
+
+def _for(seconds: float | None) -> str:
+    return "" if seconds is None else f" (for {seconds:.0f} s)"
 
 
 def settings_of(connection: Connection) -> dict[str, str]:

@@ -52,6 +52,17 @@ class SnapshotProgress:
             value["fingerprint"] = self.fingerprint.to_json()
         return value
 
+    def start_over(self, since: str, now: Fingerprint | None) -> None:
+        """Nothing that was told counts: the table is read from its beginning, and keys older than ``since`` go.
+
+        A fingerprint with another key stays: the rows in the topic have that key, and what is done about that is a
+        policy.
+        """
+        then = self.fingerprint
+        if then is None or now is None or (then.key_names() == now.key_names()):
+            self.fingerprint = now
+        self.after, self.rows, self.done, self.since = None, 0, False, since
+
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Take up what is stored of the table, under whatever OID it was."""
         self.done = stored["snapshot"] == "done"

@@ -8,13 +8,14 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc.errors import FatalError
+from cdc.errors import FatalError, GapError
 from cdc.postgres.catalog import GENERATED_SINCE, TableInfo, publication_tables, qualified, read_table
 from cdc.postgres.choice import Chosen
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.pgoutput import format_lsn
 from cdc.postgres.position import StoredPosition
+from cdc.postgres.preparation import reset_remedy
 
 __all__ = ["all_tables_warnings", "ensure_publication"]
 
@@ -58,10 +59,10 @@ def ensure_publication(
     identifier = sql.Identifier(name)
     rooted = any(table.kind == "p" and table.streamed for table in tables)
     if found is None and stored is not None:
-        raise FatalError(
+        raise GapError(
             f"the publication {name} is gone, or the stream had another one until {format_lsn(stored.lsn)}: changes "
             "since then are not told by a publication made now. Remedy: set publication.name back; if it was dropped, "
-            "delete this connector's offsets to take a new snapshot"
+            + reset_remedy(config)
         )
     if found is None:
         _create(connection, config, tables, rooted=bool(config.publish_via_partition_root or rooted))
@@ -176,10 +177,9 @@ def _gaps(
         elif table.oid not in found["published"]:
             gap = f"left the publication {config.publication} since its rows were read, or was dropped and made anew"
         if gap and not (table.ordered and config.reads_again(table.schema, table.name)):
-            raise FatalError(
-                f"{table.full_name} {gap}: what happened to its rows meanwhile was not told. Remedy: remove its rows "
-                "from the sinks and delete this connector's offsets to take a new snapshot; or leave it out "
-                "(table.exclude.list)"
+            raise GapError(
+                f"{table.full_name} {gap}: what happened to its rows meanwhile was not told, and it is not read again "
+                "by itself. Remedy: leave it out (table.exclude.list); or " + reset_remedy(config)
             )
         if gap:
             gaps.add(table.oid)

@@ -87,9 +87,18 @@ class Snapshots:
     # -- what is to be read ----------------------------------------------------------------------------
 
     def plan(
-        self, stored_tables: Mapping[str, Any], tables: Sequence[TableInfo], view: CatalogView, gaps: set[int]
+        self,
+        stored_tables: Mapping[str, Any],
+        tables: Sequence[TableInfo],
+        view: CatalogView,
+        gaps: set[int],
+        since: str = "",
     ) -> None:
-        """Ask for what is not read yet, or not as it is now; ``gaps`` are tables whose changes were not all told."""
+        """Ask for what is not read yet, or not as it is now; ``gaps`` are tables whose changes were not all told.
+
+        ``since`` is a position before all that the stream will tell and behind all that was ever told, if what was told
+        does not count: then every table is read from its beginning, and keys that are older are removed (H11).
+        """
         config = self._config
         mode = config.snapshot_mode
         evolution = self.evolution
@@ -103,20 +112,27 @@ class Snapshots:
             if stored is not None and not (mode == "always" and stored.get("snapshot") == "done"):
                 progress.restore(stored)
             hidden = self._hidden[table.oid] = selection_of(table, config.selection)
-            if stored is None:
+            anew = bool(since) and not progress.failed  # a failed table is read again once it is mended
+            if anew and stored is not None:
+                progress.start_over(since if table.key else "", None if now is None else now.fingerprint)
+            elif anew:
+                progress.since = since if table.key else ""
+            if stored is None or anew:
                 progress.selection = hidden
                 # Stored before the first row is told: the fingerprint must be as old as that.
                 progress.done = mode == "no_data" or not config.reads_rows(table.schema, table.name)
+                if progress.done:
+                    progress.since = ""
                 evolution.dirty.add(table.oid)
             evolution.tables[table.oid] = progress
-            if table.ordered:
+            if table.ordered and not anew:
                 gap = stored is not None and (table.oid in gaps or self._starts_over(stored, progress, now))
                 then = progress.selection
                 # Rows that were told with other columns or masks are told again: what is hidden now is to go.
                 if gap or (then is not None and is_hidden_otherwise(table, then, hidden)):
                     again.append((progress, gap))
                     continue
-            elif not progress.done:
+            elif not table.ordered and not progress.done:
                 progress.rows, progress.after = 0, None
             if not progress.done:
                 wanted.append(table)

@@ -18,7 +18,14 @@ from cdc.errors import FatalError, RetriableError
 from cdc.postgres.connection import Connection, connect, translate
 from cdc.postgres.pgoutput import format_lsn, parse_lsn, status_update
 
-__all__ = ["ReplicationStream"]
+__all__ = ["PublicationMissing", "ReplicationStream"]
+
+
+class PublicationMissing(FatalError):
+    """The publication did not exist when a change that is to be sent was made: the server cannot pass that change.
+
+    Up to Postgres 17. Later ones tell nothing of such changes, and go on.
+    """
 
 
 class ReplicationStream:
@@ -142,6 +149,8 @@ class ReplicationStream:
         if result is not None and message:
             state = (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode()
             text = " ".join(message.split())
+            if state == "42704" and "publication" in text:
+                return PublicationMissing(f"the replication stream ended: {text}")
             if state[:2] in {"42", "22", "XX", "0A", "55"} and state != "55006":
                 return FatalError(f"the replication stream ended: {text} (SQLSTATE {state})")
             return RetriableError(f"the replication stream ended: {text}")

@@ -30,18 +30,19 @@ from cdc.postgres.headers import context_headers
 from cdc.postgres.heartbeat import Heartbeat
 from cdc.postgres.messages import Messages
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
-from cdc.postgres.position import MARK_PREFIX, StoredPosition, Tracker
+from cdc.postgres.position import MARK_PREFIX, Reset, StoredPosition, Tracker
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
+from cdc.postgres.slots import SlotInfo, drop_slot
 from cdc.postgres.snapshot import MARKER_PREFIX
-from cdc.postgres.stream import ReplicationStream
+from cdc.postgres.stream import PublicationMissing, ReplicationStream
 from cdc.postgres.tables import TableRegistry, require
 from cdc.postgres.touched import TouchLog
 from cdc.postgres.transactions import TransactionMonitor
 from cdc.postgres.unavailable import mark_unknown
 from cdc.postgres.watch import CatalogWatch, look
-from cdc.record import ConnectRecord, RowChange, RowShape, Transaction
+from cdc.record import ConnectRecord, Position, RowChange, RowShape, Transaction
 
 __all__ = ["PostgresSourceTask"]
 
@@ -109,14 +110,19 @@ class PostgresSourceTask(SourceTask):
         new = [table for table in chosen.tables if table.full_name not in stored_tables]
         require(chosen.findings + table_findings(new, config, version) + _origin_findings(config, version))
 
-        stored = self._stored(offsets)
+        stored, reset = self._stored(offsets)
         self._stream = stream = ReplicationStream(config.conninfo(), self._name)
         system = stream.identify()
         slot = preparation.slot_of(connection, config)
-        preparation.verify_slot(slot, config, stored)
         if stored is not None:
             preparation.verify_position(stored, system, stream.timeline_history, config)
+        if reset is not None:
+            self._give_up(slot, reset, sender_timeout)
+            slot = None
+        preparation.verify_slot(slot, config, stored, system["wal_flush"])
         told = {t.oid: stored_tables[t.full_name] for t in chosen.tables if t.full_name in stored_tables}
+        if reset is not None:
+            told = {}  # every table is read again
         set_identities(connection, chosen.alterations)
         gaps = ensure_publication(connection, config, chosen.tables, stored, told)
         view = look(connection, config, None)
@@ -126,15 +132,9 @@ class PostgresSourceTask(SourceTask):
         if slot is None:
             begin = stream.create_slot(config.slot)
         else:
-            preparation.wait_for_slot(
-                lambda: preparation.slot_of(self._connection(), config),
-                config.slot,
-                sender_timeout,
-                self._context.stopping,
-                self._tell_waiting,
-            )
+            self._await_slot(sender_timeout)
             begin = slot.confirmed_flush_lsn or slot.restart_lsn or 0
-        position = self._position(stored, system, begin)
+        position = self._position(stored, system, begin, 0 if reset is None else reset.epoch)
         self._tracker = Tracker(position, time.monotonic())
         self._acknowledged = position.lsn if stored is not None else 0
         self._evolution = Evolution(config, self._snapshots, self._context.report, set(stored_tables), version)
@@ -155,7 +155,8 @@ class PostgresSourceTask(SourceTask):
         )
         self._evolution.saw(view)
         self._snapshots.evolution, self._snapshots.decoder = self._evolution, self._decoder
-        self._snapshots.plan(stored_tables, chosen.tables, view, gaps)
+        since = "" if reset is None else Position(position.epoch, begin, 0, 0).text().decode()
+        self._snapshots.plan(stored_tables, chosen.tables, view, gaps, since)
         self._evolution.look(view)
         stream.start(config.slot, position.lsn, config.publication, config.publish_origin)
         self._watch = CatalogWatch(config, self._name)
@@ -163,15 +164,42 @@ class PostgresSourceTask(SourceTask):
         self._watch.start(view)
         self._context.report("stream", {"slot": config.slot, "from": format_lsn(position.lsn), "epoch": position.epoch})
 
-    def _stored(self, offsets: Mapping[str, Any]) -> StoredPosition | None:
+    def _stored(self, offsets: Mapping[str, Any]) -> tuple[StoredPosition | None, Reset | None]:
         value = offsets.get(self._partition)
-        return None if value is None else StoredPosition.from_json(value)
+        if value is None:
+            return None, None
+        reset = Reset.from_json(value)
+        return (None, reset) if reset is not None else (StoredPosition.from_json(value), None)
 
-    def _position(self, stored: StoredPosition | None, system: Mapping[str, Any], begin: int) -> StoredPosition:
+    def _give_up(self, slot: SlotInfo | None, reset: Reset, sender_timeout: float) -> None:
+        """Drop the slot, as an operator has asked: its place is taken by a new one, and every table is read again.
+
+        Nothing of that is stored before the first commit: a crash until then begins here again, with yet another slot.
+        """
+        lost = "" if reset.lsn is None else format_lsn(reset.lsn)
+        _log.warning("the slot is made anew and every table is read again, as was asked for", given_up_after=lost)
+        if slot is None:
+            return
+        preparation.verify_ours(slot, self._config)
+        self._await_slot(sender_timeout)
+        drop_slot(self._connection(), self._config.slot)
+
+    def _await_slot(self, sender_timeout: float) -> None:
+        preparation.wait_for_slot(
+            lambda: preparation.slot_of(self._connection(), self._config),
+            self._config.slot,
+            sender_timeout,
+            self._context.stopping,
+            self._tell_waiting,
+        )
+
+    def _position(
+        self, stored: StoredPosition | None, system: Mapping[str, Any], begin: int, least_epoch: int
+    ) -> StoredPosition:
         origin = preparation.origin_of(system, self._config)
         if stored is None:
             self._first_offset = True
-            return StoredPosition(preparation.next_epoch(0), begin, None, None, origin)
+            return StoredPosition(preparation.next_epoch(least_epoch - 1), begin, None, None, origin)
         same = all(stored.origin.get(key) == origin[key] for key in ("system_identifier", "timeline", "slot"))
         epoch = stored.epoch if same else preparation.next_epoch(stored.epoch)
         return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin)
@@ -230,7 +258,10 @@ class PostgresSourceTask(SourceTask):
         decoder = self._decoder
         wait = self._heartbeat.wait
         timeout = min(timeout, self.keep_alive_interval if wait is None else wait)
-        frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
+        try:
+            frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
+        except PublicationMissing as error:
+            raise preparation.publication_gap(error, self._config, self._tracker.durable) from None
         changes = decoder.feed(frames) if frames else []
         if decoder.reselects:
             pending, decoder.reselects = decoder.reselects, []

@@ -11,10 +11,10 @@ from psycopg import sql
 
 from cdc.errors import FatalError
 from cdc.operate.verify.kafka import TopicEnds
-from cdc.postgres.catalog import read_slot
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.pgoutput import format_lsn, parse_lsn
 from cdc.postgres.position import MARK_PREFIX
+from cdc.postgres.slots import read_slot
 
 __all__ = ["BridgeProgress"]
 
