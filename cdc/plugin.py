@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,40 @@ class ConnectorConfig(BaseModel):
     tasks_max: int = Field(default=1, ge=1, le=256, description="Most tasks to run side by side.")
     key_converter: str = Field(default="avro", description="Converter for record keys.")
     value_converter: str = Field(default="avro", description="Converter for record values.")
+
+    errors_tolerance: Literal["none", "all"] = Field(
+        default="none",
+        description="none: the task stops in front of a record that is at fault; all: the record goes to "
+        "errors.deadletterqueue.topic.name or, without one, is skipped, counted and logged.",
+    )
+    errors_deadletterqueue_topic_name: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._\-]*$",
+        max_length=249,
+        description="Topic that records at fault are written to, with errors.tolerance=all.",
+    )
+    errors_deadletterqueue_topic_replication_factor: int = Field(
+        default=3, ge=-1, description="Its replication factor, when it is created; -1 is the broker's default."
+    )
+    errors_deadletterqueue_context_headers_enable: bool = Field(
+        default=False,
+        description="Add Connect's headers (__connect.errors.…) to dead letters, beside the header cdc.letter.",
+    )
+    errors_retry_timeout: int = Field(
+        default=0,
+        ge=-1,
+        description="Milliseconds for which a record that a transform or converter says may be tried again is; -1 for "
+        "ever. What is away (Kafka, Redis, the registry) is waited for without end.",
+    )
+    errors_retry_delay_max_ms: int = Field(
+        default=60_000, ge=1, description="Longest pause between two such attempts; the first is 300 ms, doubled then."
+    )
+    errors_log_enable: bool = Field(
+        default=False, description="Log each record at fault; one that is skipped without a queue always is."
+    )
+    errors_log_include_messages: bool = Field(
+        default=False, description="Tell in these lines the record's time and headers, and a source's record itself."
+    )
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from cdc.errors import FatalError, RetriableError
+from cdc.errors import CdcError, FatalError, RetriableError
 from cdc.kafka.settings import client_settings, translate
 
-__all__ = ["Headers", "RecordProducer"]
+__all__ = ["Headers", "RecordProducer", "RecordTooLarge", "Undelivered"]
 
 _SLICE_S: Final = 0.5
 """Longest wait inside librdkafka before the source is kept alive again."""
@@ -25,6 +26,23 @@ TRANSACTION_TIMEOUT_MS: Final = 300_000
 Headers = list[tuple[str, str | bytes | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A record that the broker would not take."""
+
+    topic: str
+    size: int
+    headers: Headers
+
+
+class RecordTooLarge(FatalError):
+    """Records are larger than the producer or their topic takes; ``undelivered`` are those that the broker refused."""
+
+    def __init__(self, message: str, undelivered: list[Undelivered]) -> None:
+        super().__init__(message)
+        self.undelivered = undelivered
+
+
 class RecordProducer:
     """Produces records and commits them. For one thread; ``pump`` is called while it waits.
 
@@ -32,7 +50,14 @@ class RecordProducer:
     stored position.
     """
 
-    def __init__(self, worker: Mapping[str, str], transactional_id: str | None, pump: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        worker: Mapping[str, str],
+        transactional_id: str | None,
+        pump: Callable[[], None],
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``more`` are settings of librdkafka's that override the worker's."""
         settings: dict[str, Any] = {
             "enable.idempotence": True,
             "acks": "all",
@@ -49,6 +74,7 @@ class RecordProducer:
             "queue.buffering.max.messages": 200_000,
             "delivery.report.only.error": True,
             **client_settings(worker, "producer"),
+            **(more or {}),
         }
         if transactional_id is not None:
             settings["transactional.id"] = transactional_id
@@ -58,6 +84,7 @@ class RecordProducer:
             settings["message.timeout.ms"] = 0  # for ever: the source is held back instead
         self._fatal: KafkaError | None = None
         self._failed: KafkaError | None = None
+        self._too_large: list[Undelivered] = []
         settings["error_cb"] = self._on_error
         self._producer = Producer(settings)
         self._transactional = transactional_id is not None
@@ -99,7 +126,7 @@ class RecordProducer:
                 self._raise_failure()
             except KafkaException as error:
                 size = len(value or b"") + len(key or b"")
-                raise translate(error, f"producing a record of {size} bytes to {topic}") from None
+                raise self._refusal(error.args[0], f"producing a record of {size} bytes to {topic}") from None
             else:
                 break
         self.records += 1
@@ -165,9 +192,15 @@ class RecordProducer:
             else:
                 return
 
-    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None and self._failed is None:
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            return
+        if self._failed is None:
             self._failed = error
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._failed = error  # the others failed because of it
+            size = len(message.value() or b"") + len(message.key() or b"")
+            self._too_large.append(Undelivered(message.topic() or "", size, _pairs(message.headers())))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -178,6 +211,17 @@ class RecordProducer:
             KafkaError._PURGE_QUEUE,
             KafkaError._PURGE_INFLIGHT,
         ):
-            raise translate(self._failed, "a record was not delivered")
+            where = ", ".join(sorted({f"{each.topic} ({each.size} bytes)" for each in self._too_large[:3]}))
+            raise self._refusal(self._failed, f"a record was not delivered{' to ' if where else ''}{where}")
         if self._fatal is not None:
             raise translate(self._fatal, "the Kafka producer failed")
+
+    def _refusal(self, error: KafkaError, doing: str) -> CdcError:
+        found = translate(error, doing)
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return RecordTooLarge(str(found), self._too_large)
+        return found
+
+
+def _pairs(headers: Any) -> Headers:
+    return list(headers.items() if isinstance(headers, dict) else headers or ())

@@ -48,8 +48,10 @@ class Topics:
         *,
         partitions: int | None = None,
         replication: int | None = None,
+        setting: str = "",
     ) -> int:
-        """Create the topic unless it exists; its number of partitions. ``partitions`` are given for internal topics.
+        """Create the topic unless it exists; its number of partitions. ``partitions`` are given for internal topics,
+        ``setting`` is what their replication factor comes from.
 
         Raises `RetriableError` when the brokers do not answer, `FatalError` when they refuse.
         """
@@ -71,7 +73,8 @@ class Topics:
             error = future.exception()
             if isinstance(error, KafkaException):
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise translate(error, f"creating the topic {topic}") from None
+                    said = f" with {setting}={replication}" if setting else ""
+                    raise translate(error, f"creating the topic {topic}{said}") from None
             elif error is not None:
                 raise error
             count = self._await_count(topic)

@@ -12,21 +12,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
-from cdc.errors import DataError, RetriableError
+from cdc.errors import CdcError, DataError, RetriableError
 from cdc.mirror.fold import DELETE, PUT, Op, Ops, fold
 from cdc.mirror.keys import Template
-from cdc.mirror.partitions import Message, PartitionState, Standing
+from cdc.mirror.partitions import Faulty, Message, PartitionState, Standing, as_text
 from cdc.mirror.plans import Plans, Reader
 from cdc.mirror.rows import exactly, keyed, patch, unavailable
-from cdc.mirror.store import Arrival, Batch, Partition, Previous
+from cdc.mirror.store import Arrival, Batch, Partition, Previous, Refusal
 from cdc.mirror.tables import Tables
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, HEADER_TEXT, HEADER_UNKNOWN
 
-__all__ = ["Assembler", "Counts", "Fault"]
+__all__ = ["KEY_CONVERTER", "TASK_PUT", "VALUE_CONVERTER", "Assembler", "Counts", "Fault", "Refused", "Rejected"]
 
 _POSITION_SIZE: Final = 43
 """Of the text of a `cdc.record.Position`."""
 _MISSING: Final[Any] = object()
+VALUE_CONVERTER: Final = "VALUE_CONVERTER"
+KEY_CONVERTER: Final = "KEY_CONVERTER"
+TASK_PUT: Final = "TASK_PUT"
 _Message = TypeVar("_Message", bound=Message)
 
 
@@ -36,6 +39,19 @@ class Fault(NamedTuple):
     partition: Partition
     offset: int
     error: DataError
+
+
+class Rejected(NamedTuple):
+    """A record that is not mirrored while its partition goes on: `VALUE_CONVERTER`, `KEY_CONVERTER` or `TASK_PUT` of
+    Kafka Connect is the ``stage`` at which it failed."""
+
+    message: Message
+    stage: str
+    error: DataError
+
+
+class Refused(DataError):
+    """The store would not apply this one change, though it applied its neighbours."""
 
 
 @dataclass(slots=True)
@@ -50,6 +66,8 @@ class Counts:
     """Not about rows: heartbeats, messages, transaction metadata."""
     keyless: Counter[str] = field(default_factory=Counter)
     """Rows of tables without key, by topic."""
+    rejected: int = 0
+    """Could not be decoded or mapped, or were refused by the store (EXACTNESS.md H21)."""
 
 
 class Assembler:
@@ -65,8 +83,11 @@ class Assembler:
         max_records: int = 1000,
         max_bytes: int = 4 << 20,
         not_known: Set[bytes] = frozenset(),
+        tolerant: bool = False,
     ) -> None:
-        """``not_known`` are texts that stand for values not known, in records without our headers."""
+        """``not_known`` are texts that stand for values not known, in records without our headers. A ``tolerant`` one
+        passes over a record that is at fault, into `take_rejected`; else its partition ends there, at `fault`."""
+        self._tolerant = tolerant
         self._not_known = not_known
         self._plans_for = partial(Plans, connector, reader, template, ttl)
         self._max_records = max_records
@@ -78,6 +99,8 @@ class Assembler:
         self._size = 0
         self._count = 0
         self._arrivals: list[Arrival] = []
+        self._rejected: list[Rejected] = []
+        self._again: list[Message] = []
         self.counts = Counts()
         self.fault: Fault | None = None
         """The first record that cannot be mirrored."""
@@ -97,6 +120,8 @@ class Assembler:
         self._ops = {}
         self._size = self._count = 0
         self._arrivals = []
+        self._rejected = []
+        self._again = []
         self.fault = None
 
     def begins(self) -> dict[Partition, int | None]:
@@ -202,10 +227,14 @@ class Assembler:
                 self.waiting = error
                 return [message, *remaining]
             except DataError as error:
-                if self.fault is None:
-                    self.fault = Fault(state.partition, offset, error)
-                state.closed = True
-                continue
+                if not self._tolerant:
+                    if self.fault is None:
+                        self.fault = Fault(state.partition, offset, error)
+                    state.closed = True
+                    continue
+                self._reject(message, self._stage(state, message), error)
+                if len(position) != _POSITION_SIZE:
+                    source = b""
             if source:
                 state.applied[source] = position
             state.next = offset + 1
@@ -226,15 +255,19 @@ class Assembler:
 
         All or nothing: half of it would show older values than are there. False if the partition is at a fault.
         """
-        for message in state.redo:
+        for place, message in enumerate(state.redo):
             try:  # all schemas before the first record: the batch must not end in between
                 self._plans.fetch(message.value(), message.key)
             except DataError as error:
+                if self._tolerant:
+                    state.redo[place] = Faulty(message, error)
+                    continue
                 self.fault = self.fault or Fault(state.partition, message.offset(), error)
                 state.closed = True
                 return False
         again, until = state.redo, state.redo_until or 0
         state.redo, state.redo_until = [], None
+        self._again += again
         if state.begin is None:
             state.begin = Previous(state.next, state.positions())
         self.add(again, unbounded=True)
@@ -251,9 +284,69 @@ class Assembler:
                     "other partitions. Let the source leave out truncates (skipped.operations=t) or write one partition"
                 )
             position = b"%020d" % offset
-        state.held = Arrival(state.partition, source.decode(), position.decode(), offset)
+        state.held = Arrival(state.partition, as_text(source), as_text(position), offset)
         state.closed = True
         self._arrivals.append(state.held)
+
+    # --- records at fault --------------------------------------------------------------------------------
+
+    def _reject(self, message: Message, stage: str, error: DataError) -> None:
+        self.counts.rejected += 1
+        self._rejected.append(Rejected(message, stage, error))
+
+    def take_rejected(self) -> list[Rejected]:
+        """Records passed over since the last call. They belong to the next batch: kept before it is written."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
+    def take_again(self) -> list[Message]:
+        """Records of earlier batches that are in the next one again."""
+        again, self._again = self._again, []
+        return again
+
+    def refused(self, refusals: Sequence[Refusal], messages: Iterable[Message]) -> list[Rejected]:
+        """The records of a batch behind the changes that the store refused.
+
+        All of them that touch the same row, because the last one need not have all of it.
+        """
+        by_row = {refusal.key: refusal for refusal in refusals}
+        found = []
+        for message in messages:
+            state = self._states.get((message.topic(), message.partition()))
+            refusal = None if state is None else by_row.get(self._row(state, message))
+            if refusal is not None:
+                self.counts.rejected += 1
+                key = refusal.key.decode("utf-8", "replace")
+                error = Refused(f"the store refuses the key {key!r}: {refusal.reason}")
+                found.append(Rejected(message, TASK_PUT, error))
+        return found
+
+    def _row(self, state: PartitionState, message: Message) -> bytes:
+        """The key of the row that a record is about; empty if it is about none."""
+        try:
+            key = message.key()
+            if key is None:
+                return b""
+            maker = state.plans.keys.get(key[:5]) or self._plans.key(state.plans, key)
+            return maker[1](maker[0](key, 5))
+        except DataError:
+            return b""  # rejected for that before
+
+    def _stage(self, state: PartitionState, message: Message) -> str:
+        """Which part of a record at fault is: found by trying, so that good records pay nothing for it."""
+        try:
+            value = message.value()
+            if value is not None and (reader := self._plans.value(state.plans, value)) is not None:
+                reader[0](value, 5)
+        except CdcError:
+            return VALUE_CONVERTER
+        try:
+            key = message.key()
+            if key is not None:
+                self._plans.key(state.plans, key)[0](key, 5)
+        except CdcError:
+            return KEY_CONVERTER
+        return TASK_PUT
 
     # --- batches -----------------------------------------------------------------------------------------
 

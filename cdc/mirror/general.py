@@ -97,10 +97,10 @@ class GeneralLane:
 class _Routed:
     """A message that is converted once, when its value or key is asked for."""
 
-    __slots__ = ("_key", "_lane", "_message", "_value", "headers", "offset", "partition", "timestamp", "topic")
+    __slots__ = ("_key", "_lane", "_value", "headers", "offset", "original", "partition", "timestamp", "topic")
 
     def __init__(self, message: Message, lane: GeneralLane) -> None:
-        self._message = message
+        self.original = message
         self._lane = lane
         self.topic = message.topic
         self.partition = message.partition
@@ -112,13 +112,13 @@ class _Routed:
 
     def key(self) -> bytes | None:
         if self._key is _ASK:
-            self._key = self._lane.converted_key(self._message)
+            self._key = self._lane.converted_key(self.original)
         key: bytes | None = self._key
         return key
 
     def value(self) -> bytes | None:
         if self._value is _ASK:
-            self._value = self._lane.converted_value(self._message)
+            self._value = self._lane.converted_value(self.original)
         value: bytes | None = self._value
         return value
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from cdc.errors import DataError
 from cdc.mirror.plans import TablePlans
 from cdc.mirror.store import Arrival, Partition, Previous, StoredOffset
 
-__all__ = ["Message", "PartitionState", "Standing"]
+__all__ = ["Faulty", "Message", "PartitionState", "Standing", "as_text", "original"]
 
 
 class Message(Protocol):
@@ -20,6 +21,37 @@ class Message(Protocol):
     def value(self) -> Any: ...
     def headers(self) -> Any: ...
     def timestamp(self) -> Any: ...
+
+
+class Faulty:
+    """A message that was found to be at fault before its turn: asked for its value or key, it says so."""
+
+    def __init__(self, message: Message, error: DataError) -> None:
+        self.original = message
+        self._error = error
+        self.topic = message.topic
+        self.partition = message.partition
+        self.offset = message.offset
+        self.headers = message.headers
+        self.timestamp = message.timestamp
+
+    def value(self) -> Any:
+        raise self._error
+
+    def key(self) -> Any:
+        raise self._error
+
+
+def original(message: Message) -> Message:
+    """The message as it was consumed, with the bytes that are in the topic."""
+    while (inner := getattr(message, "original", None)) is not None:
+        message = inner
+    return message
+
+
+def as_text(header: bytes) -> str:
+    """A header of ours; whatever somebody else put there must not stop the partition."""
+    return header.decode(errors="backslashreplace")
 
 
 class Standing(NamedTuple):
@@ -85,7 +117,7 @@ class PartitionState:
         return self._standing.partitions == 1
 
     def positions(self) -> dict[str, str]:
-        return {source.decode(): position.decode() for source, position in self.applied.items()}
+        return {as_text(source): as_text(position) for source, position in self.applied.items()}
 
     def offset(self, previous: Previous | None) -> StoredOffset:
         """What to store of the partition now."""

@@ -58,6 +58,10 @@ class PostgresSourceConnector(SourceConnector):
                     remedy="Set it to evolve (a new version, compatibility NONE) or fail (the table stops)",
                 )
             )
+        if mine.errors_tolerance != "none":
+            findings.append(
+                Finding("sources stop at a record at fault in this version", key="errors.tolerance", remedy="Set none")
+            )
         if mine.tasks_max != 1:
             findings.append(Finding("a replication slot is read by one task", key="tasks.max", remedy="Set it to 1"))
         return findings

@@ -42,7 +42,7 @@ FOREIGN: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
             *("slot.max.retries", "slot.retry.delay.ms", "retriable.restart.connector.wait.ms", "errors.max.retries"),
             *("create.slot.command.timeout", "database.query.timeout.ms", "database.tcpkeepalive"),
             *("database.tcpKeepAlive", "connection.validation.timeout.ms", "errors.retry.delay.initial.ms"),
-            *("errors.retry.delay.max.ms", "errors.retry.timeout", "executor.shutdown.timeout.ms"),
+            "executor.shutdown.timeout.ms",
         ),
         ((), _RETRY),
     ),
@@ -53,8 +53,8 @@ FOREIGN: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     **dict.fromkeys(
         (
             *("exactly.once.support", "transaction.boundary", "transaction.boundary.interval.ms"),
-            *("config.action.reload", "tasks.max.enforce", "errors.log.enable", "errors.log.include.messages"),
-            *("offsets.storage.topic", "header.converter", "topic.creation.groups"),
+            *("config.action.reload", "tasks.max.enforce", "offsets.storage.topic"),
+            *("header.converter", "topic.creation.groups"),
         ),
         ((), _CONNECT),
     ),

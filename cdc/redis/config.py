@@ -65,9 +65,6 @@ class RedisConfig(RedisConnectionConfig):
     batch_max_bytes: int = Field(
         default=4 << 20, ge=1024, le=256 << 20, description="Size of record values at which a transaction is closed."
     )
-    errors_tolerance: Literal["none"] = Field(
-        default="none", description="none: the task stops in front of a record that cannot be mirrored."
-    )
 
     @model_validator(mode="before")
     @classmethod

@@ -54,6 +54,15 @@ class RedisSinkConnector(SinkConnector):
                 continue
             if not config.reads(topic):
                 findings.append(Finding("names a topic that the connector does not read", key=key))
+        queue = config.errors_deadletterqueue_topic_name
+        if queue and config.reads(queue):
+            findings.append(
+                Finding(
+                    f"the connector would read its own dead letters from {queue}",
+                    key="errors.deadletterqueue.topic.name",
+                    remedy="Choose a name that topics and topics.regex do not have",
+                )
+            )
         if not findings:
             findings += self._overlaps(siblings)
         return findings

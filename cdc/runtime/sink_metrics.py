@@ -44,7 +44,7 @@ class SinkMetrics:
         keyless = sum(counts.keyless.values())
         figures: dict[str, Any] = {
             "records": counts.records,
-            "puts": counts.records - counts.deletes - counts.replays - counts.foreign - keyless,
+            "puts": counts.records - counts.deletes - counts.replays - counts.foreign - keyless - counts.rejected,
             "deletes": counts.deletes,
             "replays": counts.replays,
             "skipped": counts.foreign,

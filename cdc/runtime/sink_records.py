@@ -29,6 +29,11 @@ class SinkRecords:
         self._closing: list[Callable[[], None]] = []
         self._registries: dict[frozenset[tuple[str, str]], AvroReader] = {}
         self._metadata = metadata
+        self.classes = {
+            "KEY_CONVERTER": _class(config.key_converter),
+            "VALUE_CONVERTER": _class(config.value_converter),
+        }
+        """The names of the classes that execute Connect's stages."""
         key, keys = self._side(config.key_converter, worker, is_key=True)
         value, values = self._side(config.value_converter, worker, is_key=False)
         self.reader: Reader = _Sides(keys, values)
@@ -76,6 +81,11 @@ class _Sides:
 
     def key(self, payload: bytes, /) -> KeyPlan:
         return _there(self._keys).key(payload)
+
+
+def _class(converter: str) -> str:
+    plugin = find_converter(converter)
+    return f"{plugin.__module__}.{plugin.__qualname__}"
 
 
 def _there(reader: AvroReader | None) -> AvroReader:

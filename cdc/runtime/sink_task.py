@@ -19,13 +19,17 @@ from confluent_kafka import Message
 
 from cdc.errors import FatalError, RetriableError
 from cdc.kafka.consumer import RecordConsumer, TopicPart
-from cdc.mirror.assembly import Assembler
+from cdc.mirror.assembly import TASK_PUT, Assembler
+from cdc.mirror.partitions import Message as Record
 from cdc.mirror.partitions import Standing
 from cdc.mirror.rows import placeholders
 from cdc.mirror.store import GuardLost, Partition, Refusal, Store
 from cdc.plugin import SinkConnector, TaskContext
+from cdc.runtime.letters import class_name
+from cdc.runtime.sink_errors import SinkErrors
 from cdc.runtime.sink_metrics import SinkMetrics
 from cdc.runtime.sink_records import SinkRecords
+from cdc.runtime.sink_topics import SinkTopics, refuse_other_topic
 
 __all__ = ["run_sink_task"]
 
@@ -36,8 +40,6 @@ BARRIER_POLL_S: Final = 0.02
 """Pause between two looks at a truncate that other partitions have yet to reach."""
 VERIFY_S: Final = 1.0
 """How often an idle task asks the store whether it still holds what was written."""
-GROUP_S: Final = 3.0
-"""How often it is looked whether the group reads all partitions, until it was seen to."""
 METRICS_S: Final = 1.0
 COMMIT_S: Final = 5.0
 """How often the consumer group is told, for lag tools."""
@@ -65,6 +67,8 @@ class _UnderWay(NamedTuple):
     stamps: list[int]
     """Timestamps of some of its records."""
     offsets: dict[Partition, int]
+    messages: Sequence[Record] = ()
+    """Its records, for those that the store refuses."""
 
 
 class _SinkTask:
@@ -73,6 +77,7 @@ class _SinkTask:
         self._settings = settings
         self._context = context
         self._records = SinkRecords(settings, worker, settings.metadata)
+        self._errors = SinkErrors(settings, worker, context, {**self._records.classes, TASK_PUT: class_name(connector)})
         self._store: Store = connector.store(context)
         capabilities = self._store.capabilities
         self._most = capabilities.max_batch_records
@@ -84,10 +89,12 @@ class _SinkTask:
             max_records=self._most,
             max_bytes=capabilities.max_batch_bytes,
             not_known=placeholders(settings.unavailable_value_placeholder),
+            tolerant=self._errors.policy.tolerant,
         )
         self._consumer = RecordConsumer(
             worker, f"connect-{settings.name}", f"{settings.name}-{context.task}", self._revoked
         )
+        self._topics = SinkTopics(settings, self._consumer)
         self._metrics = SinkMetrics()
         self._pending: list[Message] = []
         """Fetched, and not yet in a batch."""
@@ -95,21 +102,14 @@ class _SinkTask:
         """The batch that was written last, until it is settled."""
         self._settled: dict[Partition, int] = {}
         """What the store holds, as offsets to read next."""
-        self._partitions: dict[str, int] = {}
         self._held: set[Partition] = set()
         self._start_over = True
         self._running = False
         self._attempts = 0
-        self._topics_at = self._metrics_at = self._committed_at = 0.0
+        self._metrics_at = self._committed_at = 0.0
         self._looked_at = 0.0
         """When the store last said what it holds."""
-        self._group_at = 0.0
-        self._whole = False
-        """Whether the group was seen to read all partitions since the topics changed."""
-        self._left_out: set[tuple[str, int]] = set()
-        """Partitions that nobody read at the last look."""
         self._told_keyless: set[str] = set()
-        self._told_missing: frozenset[str] = frozenset()
         self._told_waiting = ""
 
     # --- the loop ----------------------------------------------------------------------------------------
@@ -132,10 +132,10 @@ class _SinkTask:
         now = time.monotonic()
         if self._start_over:
             self._start()
-        elif now - self._topics_at >= self._settings.topics_refresh_ms / 1000:
-            self._look_for_topics()
-        if not self._whole and now - self._group_at >= GROUP_S and not self._consumer.away:
-            self._look_at_group()
+        else:
+            self._topics.look(now)
+        if self._topics.joined_anew(now):
+            self._begin_again()
         if now - self._metrics_at >= METRICS_S:
             self._metrics_at = now
             self._report()
@@ -147,13 +147,17 @@ class _SinkTask:
         self._pending = assembler.add(messages)
         if not self._pending:
             self._ends()
+        rejected = assembler.take_rejected()
         batch = assembler.finish()
         self._settle()
+        if rejected:
+            self._errors.put_aside(rejected)  # before the batch that passes them
         if batch:
             self._store.write(batch)
             taken = messages[: len(messages) - len(self._pending)]
             stamps = [message.timestamp()[1] for message in taken[:: self._metrics.sample(len(taken))]]
-            self._under_way = _UnderWay(stamps, {part: offset.next for part, offset in batch.offsets.items()})
+            offsets = {part: offset.next for part, offset in batch.offsets.items()}
+            self._under_way = _UnderWay(stamps, offsets, [*assembler.take_again(), *taken])
         self._after_faults()
         self._truncates()
         if not messages and now - self._looked_at >= VERIFY_S:
@@ -182,12 +186,19 @@ class _SinkTask:
             return
         batch, self._under_way = self._under_way, None
         refusals = self._store.settle()
+        if refusals:
+            self._refused(refusals, batch.messages)
         self._looked_at = time.monotonic()
         self._metrics.applied(batch.stamps)
         self._settled.update(batch.offsets)
         self._attempts = 0
-        if refusals:
+
+    def _refused(self, refusals: Sequence[Refusal], messages: Sequence[Record]) -> None:
+        """Put records aside that the store would not apply, before anything confirms their batch."""
+        rejected = self._assembler.refused(refusals, messages) if self._errors.policy.tolerant else []
+        if not rejected:
             raise _refused(refusals, self._settings.name)
+        self._errors.put_aside(rejected)
 
     def _after_faults(self) -> None:
         """Stop at a record that cannot be mirrored, once everything before it is applied."""
@@ -208,7 +219,7 @@ class _SinkTask:
         if arrivals:
             self._settle()
             self._store.confirm()
-            self._store.arrive(arrivals, self._partitions)
+            self._store.arrive(arrivals, self._topics.partitions)
             self._held.update(arrival.partition for arrival in arrivals)
             self._consumer.pause(self._held)
             self._pending = [m for m in self._pending if (m.topic(), m.partition()) not in self._held]
@@ -243,18 +254,20 @@ class _SinkTask:
 
     def _start(self) -> None:
         """Read on from what the store holds."""
-        self._find_topics()
+        self._topics.find()
+        self._errors.prepare()
         self._consumer.pause(self._consumer.assigned)
         # A group may still give what an earlier life of this task read (`_look_at_group`): that is not ours.
-        assigned = [Partition(*part) for part in sorted(self._consumer.assigned) if part[0] in self._partitions]
+        assigned = [Partition(*part) for part in sorted(self._consumer.assigned) if part[0] in self._topics.partitions]
         held = self._store.take(assigned)
         ids = self._consumer.topic_ids({partition.topic for partition in assigned})
+        counts = self._topics.partitions
         standings = {
-            partition: Standing(held.get(partition), ids.get(partition.topic), self._partitions.get(partition.topic))
+            partition: Standing(held.get(partition), ids.get(partition.topic), counts.get(partition.topic))
             for partition in assigned
         }
         for partition, standing in standings.items():
-            _refuse_other_topic(partition, standing)
+            refuse_other_topic(partition, standing)
         self._assembler.assign(standings, self._store.tables())
         begins = self._assembler.begins()
         for partition, stored in held.items():
@@ -272,47 +285,6 @@ class _SinkTask:
             self._tell_waiting("")
         if assigned:
             _log.info("reading", partitions={str(part): begins[part] for part in assigned})
-
-    def _look_for_topics(self) -> None:
-        """Once in a while: are there new topics to read, is Kafka there again?"""
-        if not (self._settings.topics_regex or self._consumer.away or self._missing()):
-            return
-        try:
-            self._find_topics()
-        except RetriableError as error:
-            self._consumer.away = str(error)  # what is subscribed already goes on by itself
-
-    def _find_topics(self) -> None:
-        """Subscribe to the topics that there are, of those that the connector reads."""
-        self._topics_at = time.monotonic()
-        there = self._consumer.topics()
-        partitions = {topic: count for topic, count in there.items() if self._settings.reads(topic)}
-        if partitions != self._partitions:
-            self._partitions, self._whole = partitions, False
-        self._consumer.subscribe(self._partitions)
-        missing = self._missing()
-        if missing != self._told_missing:
-            self._told_missing = missing
-            if missing:
-                _log.warning("topics are not there yet", topics=sorted(missing))
-
-    def _look_at_group(self) -> None:
-        """Does the group stand by an assignment from before this task's topics?
-
-        It may when the task was away for less than the session timeout: see `RecordConsumer.join_anew`.
-        """
-        self._group_at = time.monotonic()
-        left_out = self._consumer.left_out(self._partitions)
-        self._whole = left_out == set()
-        if still := (left_out or set()) & self._left_out:
-            _log.warning("nobody in the group reads some partitions: joining it anew", partitions=sorted(still))
-            self._consumer.join_anew()
-            self._begin_again()
-            left_out = None
-        self._left_out = left_out or set()
-
-    def _missing(self) -> frozenset[str]:
-        return frozenset(self._settings.topic_names) - self._partitions.keys()
 
     def _revoked(self, parts: Collection[TopicPart]) -> None:
         """Partitions go to another task: let it find everything that is under way."""
@@ -349,7 +321,7 @@ class _SinkTask:
     def _report(self) -> None:
         counts = self._assembler.counts
         lag = self._consumer.lag(self._settled)
-        figures = self._metrics.figures(counts, lag)
+        figures = {**self._metrics.figures(counts, lag), **self._errors.policy.figures()}
         if self._held:
             figures["at_truncate"] = sorted(str(partition) for partition in self._held)
         self._context.report("metrics", figures)
@@ -387,25 +359,8 @@ class _SinkTask:
     def close(self) -> None:
         self._store.close()
         self._consumer.close()
+        self._errors.close()
         self._records.close()
-
-
-def _refuse_other_topic(partition: Partition, standing: Standing) -> None:
-    """A topic made anew, or with another number of partitions (EXACTNESS.md H17)."""
-    stored = standing.stored
-    if stored is None:
-        return
-    changed = ""
-    if stored.topic_id is not None and standing.topic_id is not None and stored.topic_id != standing.topic_id:
-        changed = "was deleted and made anew"
-    elif stored.partitions is not None and standing.partitions is not None and stored.partitions != standing.partitions:
-        changed = f"had {stored.partitions} partitions and has {standing.partitions}, so that keys have moved"
-    if changed:
-        raise FatalError(
-            f"topic {partition.topic} {changed} since offset {stored.next} of {partition} was mirrored. Remedy: write "
-            "the table to a new topic, or delete the offset keys of the topic in the store and let the source snapshot "
-            "the table again"
-        )
 
 
 def _refused(refusals: Sequence[Refusal], connector: str) -> FatalError:

@@ -332,10 +332,13 @@ class Sink:
 
 
 class SinkProcess:
-    """A sink task in a process that a test may kill."""
+    """A sink task in a process that a test may kill.
 
-    def __init__(self, bench: Bench, task: int = 0, **settings: str) -> None:
-        order = {"settings": bench.settings(**settings), "worker": bench.worker(), "task": task}
+    ``die`` is where it kills itself: ``before`` or ``after`` a call of ``module:Class.method``, the ``n``-th.
+    """
+
+    def __init__(self, bench: Bench, task: int = 0, die: tuple[str, str, int] | None = None, **settings: str) -> None:
+        order = {"settings": bench.settings(**settings), "worker": bench.worker(), "task": task, "die": die}
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(Path(__file__).with_name("sink_process.py"))],
             stdin=subprocess.PIPE,

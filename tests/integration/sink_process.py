@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -15,8 +17,31 @@ from cdc.redis.connector import RedisSinkConnector
 from cdc.runtime.sink_task import run_sink_task
 
 
+def die_at(moment: str, place: str, number: int) -> None:
+    """Have this process killed before or after the ``number``-th call of a method."""
+    module, _, name = place.partition(":")
+    owner_name, _, method = name.partition(".")
+    owner = getattr(importlib.import_module(module), owner_name)
+    real = getattr(owner, method)
+    calls = 0
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if moment == "before" and calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = real(*args, **kwargs)
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(owner, method, deadly)
+
+
 def main() -> None:
     order = json.loads(sys.stdin.readline())
+    if order["die"]:
+        die_at(*order["die"])
     stopping = threading.Event()
 
     def follow() -> None:

@@ -14,10 +14,10 @@ from mirror_feed import TOPIC, Feed, Memory, Record, Registry, assembler
 
 from cdc.errors import FatalError, RetriableError
 from cdc.mirror.fold import DELETE, PATCH, PUT, REPLACE
-from cdc.mirror.partitions import Standing
-from cdc.mirror.store import Arrival, Partition, Previous, StoredOffset
+from cdc.mirror.partitions import Standing, original
+from cdc.mirror.store import Arrival, Partition, Previous, Refusal, StoredOffset
 from cdc.mirror.tables import TableEntry, Tables
-from cdc.record import HEADER_POSITION, HEADER_TEXT, HEADER_UNKNOWN, Position
+from cdc.record import HEADER_POSITION, HEADER_SOURCE, HEADER_TEXT, HEADER_UNKNOWN, Position
 
 P0 = Partition(TOPIC, 0)
 
@@ -271,6 +271,69 @@ def test_other_partitions_go_on_beside_a_faulty_one(registry: Registry, feed: Fe
     assert list(made.finish().offsets) == [P0, other]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "stage"),
+    [
+        (None, b"\0\0\0\0\x09what", "VALUE_CONVERTER"),
+        (None, b"garbage", "VALUE_CONVERTER"),
+        (b"garbage", None, "KEY_CONVERTER"),
+    ],
+)
+def test_h21_a_tolerant_one_puts_a_record_at_fault_aside_and_its_partition_goes_on(
+    registry: Registry, feed: Feed, key: bytes | None, value: bytes | None, stage: str
+) -> None:
+    made = assembler(registry, tolerant=True)
+    first = feed.put(id=1)
+    bad = feed.record(feed.key({"id": 2}) if key is None else key, value)
+    assert made.add([first, bad, feed.put(id=3)]) == []
+    [rejected] = made.take_rejected()
+    assert (rejected.message, rejected.stage) == (bad, stage)
+    assert made.take_rejected() == []
+    batch = made.finish()
+    assert set(batch.ops) == {b"users:1", b"users:3"}
+    assert (batch.offsets[P0].next, made.fault, made.counts.rejected) == (3, None, 1)
+
+
+def test_a_mapping_that_breaks_is_told_as_that_of_the_store(registry: Registry, feed: Feed) -> None:
+    made = assembler(registry, tolerant=True)
+    texts, unknown = {HEADER_TEXT: b'{"nobody": "x"}'}, {HEADER_UNKNOWN: b"?"}
+    made.add([feed.put(id=1, headers=texts), feed.put(id=2, headers=unknown)])
+    assert [each.stage for each in made.take_rejected()] == ["TASK_PUT", "TASK_PUT"]
+    assert made.finish().offsets[P0].next == 2
+
+
+def test_records_at_fault_alone_make_progress(registry: Registry, feed: Feed) -> None:
+    made = assembler(registry, tolerant=True, max_records=3)
+    bad = [feed.record(b"k", b"garbage") for _ in range(5)]
+    assert made.add(bad) == bad[3:]
+    batch = made.finish()
+    assert (batch.ops, batch.offsets[P0].next, batch.offsets[P0].previous) == ({}, 3, None)
+
+
+def test_headers_that_somebody_else_made_stop_no_partition(registry: Registry, feed: Feed) -> None:
+    made = assembler(registry, tolerant=True)
+    odd = replace(feed.put(id=1), header_list=[(HEADER_SOURCE, b"\xff"), (HEADER_POSITION, b"\xfe" * 43)])
+    short = replace(feed.put(id=2), header_list=[(HEADER_SOURCE, b"x"), (HEADER_POSITION, b"short")])
+    made.add([odd, short])
+    assert [each.message for each in made.take_rejected()] == [short]
+    assert made.finish().offsets[P0].encode()
+
+
+def test_all_records_of_a_row_that_the_store_refuses_are_put_aside(registry: Registry, feed: Feed) -> None:
+    """The last one may be a part of the row."""
+    made = assembler(registry, tolerant=True)
+    taken = [feed.put(id=5, note="long"), feed.put(id=6)]
+    part = feed.put(id=5, name="b", headers={HEADER_UNKNOWN: b'["note"]'})
+    taken += [part, feed.record(b"garbage", None)]
+    made.add(taken)
+    made.take_rejected()
+    refusals = [Refusal(b"users:5", P0, 2, "WRONGTYPE")]
+    found = made.refused(refusals, taken)
+    assert [(each.message, each.stage) for each in found] == [(taken[0], "TASK_PUT"), (part, "TASK_PUT")]
+    assert "users:5" in str(found[0].error)
+    assert "WRONGTYPE" in str(found[0].error)
+
+
 def test_while_the_registry_is_away_nothing_is_taken(registry: Registry, feed: Feed) -> None:
     made = assembler(registry)
     records = [feed.put(id=1), feed.put(id=2)]
@@ -392,6 +455,18 @@ def test_with_the_registry_away_the_batch_waits_as_a_whole(registry: Registry, f
     registry.away = False
     assert made.add([behind]) == []
     assert len(made.finish().ops) == 3
+
+
+def test_a_fault_inside_the_batch_is_put_aside_by_a_tolerant_one(registry: Registry, feed: Feed) -> None:
+    records = [feed.put(id=1), feed.record(b"k", b"\0\0\0\0\x09what"), feed.put(id=2), feed.put(id=3)]
+    stored = StoredOffset(3, previous=Previous(0, {}))
+    made = assembler(registry, {P0: Standing(stored, None, 1)}, tolerant=True)
+    assert made.add(records) == []
+    assert [original(each.message) for each in made.take_rejected()] == [records[1]]
+    assert [original(message) for message in made.take_again()] == records[:3]
+    batch = made.finish()
+    assert set(batch.ops) == {b"users:1", b"users:2", b"users:3"}
+    assert batch.offsets[P0].next == 4
 
 
 def test_a_fault_inside_the_batch_applies_none_of_it(registry: Registry, feed: Feed) -> None:

@@ -76,7 +76,7 @@ def test_the_name_of_redis_s_own_connector_for_expiry_is_taken() -> None:
         ({"redis.cluster": "true"}, "false"),
         ({"redis.ttl": "0"}, "greater than or equal to 1"),
         ({"redis.kye": "x"}, "Extra inputs"),
-        ({"errors.tolerance": "all"}, "none"),
+        ({"errors.tolerance": "some"}, "none"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, str], says: str) -> None:
