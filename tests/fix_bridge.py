@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from fix_servers import Database
 
 from cdc.config import Config, loads
 from cdc.local.kafka import Kafka
-from cdc.local.redis import RedisServer
 from cdc.operate.verify import wait_until_equal
 from cdc.runtime.worker import Worker
 
@@ -49,9 +48,18 @@ class Bridge:
         return {name.decode(): value.decode() for name, value in found.items()}
 
 
+class Store(Protocol):
+    """What a bridge needs of the server that it mirrors to."""
+
+    @property
+    def url(self) -> str: ...
+
+    def client(self) -> redis.Redis: ...
+
+
 @contextlib.contextmanager
 def bridged(
-    database: Database, kafka: Kafka, server: RedisServer, tables: str, replacements: dict[str, str] | None = None
+    database: Database, kafka: Kafka, server: Store, tables: str, replacements: dict[str, str] | None = None
 ) -> Iterator[Bridge]:
     """Run the example for some tables of a database until the block ends, beginning when all their rows are mirrored.
 

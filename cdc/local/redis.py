@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,7 +21,7 @@ from redis.retry import Retry
 from cdc.local._server import Command, Server
 from cdc.local.errors import MissingPart
 
-__all__ = ["Redis", "RedisServer", "Valkey"]
+__all__ = ["Redis", "RedisServer", "Sentinel", "Valkey"]
 
 
 class RedisServer(Server):
@@ -143,6 +143,83 @@ class Redis(RedisServer):
         if program := shutil.which("redis-server"):
             return Path(program)
         raise MissingPart("Redis", "apt-get install redis-server", "no redis-server on the PATH")
+
+
+class Sentinel(Server):
+    """A sentinel that watches a master: the master's own program, run as one.
+
+    ``quorum`` sentinels must find the master down before one of them promotes a replica. A sentinel writes what it
+    learns into its configuration file, so that each start begins anew. ``settings`` are further directives, as lines.
+    """
+
+    name: ClassVar[str] = "Redis Sentinel"
+
+    def __init__(
+        self,
+        master: RedisServer,
+        master_name: str = "mymaster",
+        *,
+        quorum: int = 1,
+        down_after_ms: int = 1000,
+        password: str | None = None,
+        settings: Sequence[str] = (),
+        directory: str | os.PathLike[str] | None = None,
+        port: int | None = None,
+        die_with_parent: bool = False,
+    ) -> None:
+        super().__init__(directory=directory, port=port, die_with_parent=die_with_parent)
+        self.password = password
+        self._master = master
+        self._master_name = master_name
+        self._quorum = quorum
+        self._down_after_ms = down_after_ms
+        self._settings = list(settings)
+
+    @property
+    def keeps_data(self) -> bool:
+        """No: it learns anew."""
+        return False
+
+    @property
+    def version(self) -> str:
+        """The version of the master's program."""
+        return self._master.version
+
+    def ensure_installed(self) -> None:
+        self._master.ensure_installed()
+
+    def _prepare(self) -> Command:
+        self.data.mkdir(exist_ok=True)
+        name = self._master_name
+        lines = [
+            f"bind {self.host}",
+            f"port {self.port}",
+            f"dir {_quoted(str(self.data))}",
+            f"sentinel monitor {name} {self._master.host} {self._master.port} {self._quorum}",
+            f"sentinel down-after-milliseconds {name} {self._down_after_ms}",
+            f"sentinel failover-timeout {name} {10 * self._down_after_ms}",
+            *([f"sentinel auth-pass {name} {_quoted(self._master.password)}"] if self._master.password else []),
+            *([f"requirepass {_quoted(self.password)}"] if self.password else []),
+            *([f"sentinel sentinel-pass {_quoted(self.password)}"] if self.password else []),
+            *self._settings,
+        ]
+        path = self.directory / "sentinel.conf"
+        path.touch(mode=0o600)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return Command(argv=[str(self._master.program), str(path), "--sentinel"])
+
+    def client(self) -> redis.Redis:
+        """A new client that neither reconnects nor retries by itself. Close it."""
+        return redis.Redis(
+            host=self.host, port=self.port, password=self.password, retry=Retry(NoBackoff(), 0), socket_timeout=30
+        )
+
+    def answers(self) -> bool:
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
 
 
 def _quoted(value: str) -> str:

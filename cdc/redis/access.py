@@ -20,7 +20,7 @@ from cdc.errors import CdcError, FatalError, RetriableError
 from cdc.redis import uri
 from cdc.redis.connection import Wire
 from cdc.redis.connection_config import RedisConnectionConfig
-from cdc.redis.errors import translate
+from cdc.redis.errors import OF_SENTINELS, OF_SERVERS, translate
 from cdc.tls import tls_fault
 
 __all__ = ["Access", "Sentinels"]
@@ -41,6 +41,8 @@ class Access:
     options: Mapping[str, Any] = field(repr=False)
     """Of redis-py's connection: login, TLS, time-outs, and the address if there are no sentinels."""
     sentinels: Sentinels | None = None
+    remedies: Mapping[str, str] = field(default_factory=lambda: OF_SERVERS, repr=False)
+    """What to do about refusals."""
 
     @classmethod
     def of(cls, config: RedisConnectionConfig) -> Self:
@@ -106,11 +108,11 @@ class Access:
             return self._master(name)
         _try_files(self.options)
         try:
-            return Wire(lambda: self.kind(**self.options, client_name=_printable(name)), self.place)
+            return Wire(lambda: self.kind(**self.options, client_name=_printable(name)), self.place, self.remedies)
         except RetriableError as error:
             cause = error.__cause__
             if fault := self._refused_after_handshake(cause):
-                raise translate(fault, f"connecting to Redis at {self.place}") from cause
+                raise translate(fault, f"connecting to Redis at {self.place}", self.remedies) from cause
             raise RetriableError(f"{error}{self._hint(cause)}") from cause
 
     def _hint(self, error: BaseException | None) -> str:
@@ -186,11 +188,9 @@ class Sentinels:
         strangers: list[str] = []
         for host, port in self.nodes:
             place = f"{host}:{port}"
+            options = {**self.options, "host": host, "port": port}
             try:
-                _try_files(self.options)
-                wire = Access(f"the sentinel {place}", self.kind, {**self.options, "host": host, "port": port}).wire(
-                    name
-                )
+                wire = Access(f"the sentinel {place}", self.kind, options, remedies=OF_SENTINELS).wire(name)
                 try:
                     found = wire.one("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.master)
                 finally:

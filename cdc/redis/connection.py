@@ -7,14 +7,14 @@ of URLs, TLS, users and handshakes, and from then on the socket is used here alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import hiredis
 import redis
 
 from cdc.errors import CdcError, RetriableError
-from cdc.redis.errors import translate
+from cdc.redis.errors import OF_SERVERS, translate
 
 __all__ = ["Argument", "Wire", "pack"]
 
@@ -28,14 +28,15 @@ pack: Final = cast(Callable[[tuple[Argument, ...]], bytes], hiredis.pack_command
 class Wire:
     """A connection, open from the first line to the first error. Its methods raise `RetriableError` or `FatalError`."""
 
-    def __init__(self, connect: Callable[[], Any], place: str) -> None:
+    def __init__(self, connect: Callable[[], Any], place: str, remedies: Mapping[str, str] = OF_SERVERS) -> None:
         self._place = place
+        self._remedies = remedies
         self._connection: Any = connect()  # Any: redis-py has no types for opening and closing one
         try:
             self._connection.connect()
         except (redis.RedisError, OSError) as error:
             self._connection.disconnect()
-            raise translate(error, f"connecting to Redis at {place}") from error
+            raise translate(error, f"connecting to Redis at {place}", remedies) from error
         self._socket: Any = self._connection._sock  # the connection object is used only to close it
         self._reader = hiredis.Reader()
 
@@ -82,7 +83,7 @@ class Wire:
     def refused(self, answer: Exception, doing: str) -> CdcError:
         """The error to raise for an error reply. Closes the connection: nothing may be written on it before a guard."""
         self.close()
-        return translate(answer, f"Redis at {self._place}, {doing}")
+        return translate(answer, f"Redis at {self._place}, {doing}", self._remedies)
 
     def _failed(self, error: Exception) -> RetriableError:
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import hiredis
@@ -11,19 +12,25 @@ from cdc.errors import CdcError, FatalError, RetriableError
 from cdc.mirror.store import Verdict
 from cdc.tls import tls_fault
 
-__all__ = ["classify", "remedy", "translate"]
+__all__ = ["OF_SENTINELS", "OF_SERVERS", "classify", "remedy", "translate"]
 
 _BUSY = {"LOADING", "BUSY", "TRYAGAIN", "UNKILLABLE"}
 _UNWRITABLE = {"OOM", "READONLY", "MISCONF", "NOREPLICAS"}
 _NO_MASTER = {"MASTERDOWN", "NOMASTERLINK", "CLUSTERDOWN"}
 _RETRY = _BUSY | _UNWRITABLE | _NO_MASTER
-_REMEDIES = {
+OF_SERVERS: Final = {
     "NOAUTH": "set redis.password, or the user and password in redis.uri",
     "WRONGPASS": "correct the user and password in redis.uri",
     "NOPERM": "grant the user the command and the keys with ACL SETUSER (cdc check names them)",
     "MOVED": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
     "ASK": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
     "CROSSSLOT": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
+}
+"""Code of a refusal → what to do."""
+OF_SENTINELS: Final = {
+    **OF_SERVERS,
+    "NOAUTH": "set redis.sentinel.password, and redis.sentinel.username unless it is the default user's",
+    "WRONGPASS": "correct redis.sentinel.username and redis.sentinel.password",
 }
 _TLS_REMEDIES: Final = {
     "untrusted": "set redis.cacert to the file with the certificate of the authority that signed it",
@@ -49,9 +56,9 @@ def classify(error: Exception) -> Verdict:
     return Verdict.REJECT if code == "WRONGTYPE" else Verdict.STOP
 
 
-def remedy(error: Exception) -> str:
+def remedy(error: Exception, remedies: Mapping[str, str] = OF_SERVERS) -> str:
     """What an operator can do about an error of verdict STOP."""
-    return _REMEDIES.get(_code(error), "look for the error in Redis's documentation")
+    return remedies.get(_code(error), "look for the error in Redis's documentation")
 
 
 def _code(error: Exception) -> str:
@@ -64,11 +71,11 @@ def _code(error: Exception) -> str:
     return str(error).split(" ", 1)[0]
 
 
-def translate(error: Exception, doing: str) -> CdcError:
+def translate(error: Exception, doing: str, remedies: Mapping[str, str] = OF_SERVERS) -> CdcError:
     """The error of this package for one of Redis's, met while ``doing`` something. Never with a secret in it."""
     if (fault := tls_fault(error)) is not None:
         return FatalError(f"{doing}: {fault.found}. Remedy: {_TLS_REMEDIES[fault.kind]}")
     said = f"{doing}: {str(error) or type(error).__name__}"
     if classify(error) is Verdict.RETRY:
         return RetriableError(said)
-    return FatalError(f"{said}. Remedy: {remedy(error)}")
+    return FatalError(f"{said}. Remedy: {remedy(error, remedies)}")
