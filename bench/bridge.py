@@ -65,8 +65,9 @@ def redis_sink(redis: RedisServer, topics: list[str], **properties: Any) -> dict
 class Bridge:
     """One worker with the given connectors. As a context manager it starts with the block and stops with it.
 
-    ``worker`` are further properties of the worker, ``group`` its ``group.id``: a bridge started again under the same
-    group and connector names goes on where the last one stopped, if that was killed or not.
+    ``worker`` are further properties of the worker, ``environment`` further variables, ``group`` its ``group.id``: a
+    bridge started again under the same group and connector names goes on where the last one stopped, if that was killed
+    or not.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Bridge:
         password: str = "",
         group: str = "cdc",
         worker: Properties | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="cdc-bridge-")
         folder = Path(self._directory.name)
@@ -84,6 +86,7 @@ class Bridge:
         self.log = folder / "log"
         self._status = folder / "status.json"
         self._password = password
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         settings = {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -112,7 +115,7 @@ class Bridge:
     @property
     def environment(self) -> dict[str, str]:
         """With what the configuration refers to."""
-        return {**os.environ, _PASSWORD: self._password}
+        return {**os.environ, _PASSWORD: self._password, **self._environment}
 
     @property
     def config(self) -> Config:

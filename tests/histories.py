@@ -218,19 +218,22 @@ class History:
     phases: list[list[list[sql.Composed]]] = field(default_factory=list)
 
     @classmethod
-    def draw(cls, seed: int, phases: int = 3, transactions: int = 25, *, versioned: bool = False) -> History:
-        """``phases`` times ``transactions`` transactions on one to three tables."""
+    def draw(
+        cls, seed: int, phases: int = 3, transactions: int = 25, *, versioned: bool = False, tag: str = ""
+    ) -> History:
+        """``phases`` times ``transactions`` transactions on one to three tables, whose names end with ``tag``."""
         rng = random.Random(seed)
         made = cls(seed)
         for name in rng.sample(_NAMES, rng.randint(1, 3)):
-            made.tables.append(_table(rng, name, versioned=versioned))
+            made.tables.append(_table(rng, _tagged(name, tag), versioned=versioned))
         for _ in range(phases):
             made.phases.append([_transaction(rng, made.tables) for _ in range(transactions)])
         return made
 
-    def create(self) -> Iterator[sql.Composed]:
-        """The statements that make types and tables."""
-        yield sql.Composed([sql.SQL(_PRELUDE)])
+    def create(self, *, types: bool = True) -> Iterator[sql.Composed]:
+        """The statements that make types (which histories of one database share) and tables."""
+        if types:
+            yield sql.Composed([sql.SQL(_PRELUDE)])
         for table in self.tables:
             yield table.create()
 
@@ -245,6 +248,13 @@ def play(connection: psycopg.Connection, transactions: list[list[sql.Composed]])
                         connection.execute(statement)
                 except psycopg.errors.IntegrityError:
                     continue  # a key that is there already: the rest of the transaction goes on
+
+
+def _tagged(name: str, tag: str) -> str:
+    """Names of Postgres have at most 63 bytes."""
+    while len((name + tag).encode()) > 63:
+        name = name[:-1]
+    return name + tag
 
 
 def _table(rng: random.Random, name: str, *, versioned: bool) -> Table:
