@@ -186,6 +186,12 @@ class PostgresConfig(RecordSettings):
     status_update_interval_ms: int = Field(
         default=10000, ge=100, description="Longest time between two status updates to the server."
     )
+    wal_receiver_timeout_ms: int = Field(
+        default=60000,
+        ge=0,
+        description="How long the server may be silent before the connection counts as lost; asked after half of it. "
+        "As Postgres's wal_receiver_timeout; 0 is never.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -63,6 +63,8 @@ def connect(conninfo: dict[str, str], name: str, *, replication: bool = False) -
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        # Without it, data that is on its way to a host that is gone keeps the connection for a quarter of an hour.
+        "tcp_user_timeout": 60_000,
     }
     if replication:
         parameters["replication"] = "database"

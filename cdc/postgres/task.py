@@ -34,6 +34,7 @@ from cdc.postgres.position import MARK_PREFIX, Reset, StoredPosition, Tracker
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
+from cdc.postgres.silence import Silence
 from cdc.postgres.slots import SlotInfo, drop_slot
 from cdc.postgres.snapshot import MARKER_PREFIX
 from cdc.postgres.stream import PublicationMissing, ReplicationStream
@@ -90,6 +91,7 @@ class PostgresSourceTask(SourceTask):
         self._first_offset = False
         self._status_at = 0.0
         self._acknowledged = 0
+        self._silence = Silence(config.wal_receiver_timeout_ms / 1000)
 
     # -- start --------------------------------------------------------------------------------------
 
@@ -262,6 +264,8 @@ class PostgresSourceTask(SourceTask):
             frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
         except PublicationMissing as error:
             raise preparation.publication_gap(error, self._config, self._tracker.durable) from None
+        if self._silence.ask(time.monotonic(), heard=bool(frames)):
+            self._send_status(reply=True)
         changes = decoder.feed(frames) if frames else []
         if decoder.reselects:
             pending, decoder.reselects = decoder.reselects, []
@@ -367,8 +371,8 @@ class PostgresSourceTask(SourceTask):
             _log.warning("waiting", cause=what)
         self._context.report("waiting", what)
 
-    def _send_status(self) -> None:
-        self._running().send_status(self._tracker.received, self._tracker.durable, self._tracker.durable)
+    def _send_status(self, *, reply: bool = False) -> None:
+        self._running().send_status(self._tracker.received, self._tracker.durable, self._tracker.durable, reply=reply)
         self._acknowledged = self._tracker.durable
         self._status_at = time.monotonic()
 
