@@ -59,7 +59,7 @@ class Equality:
         self._servers = servers
         self._prefix = prefix
         with closing(self._connect()) as connection:
-            self._tables = [_Table(pair, connection) for pair in find_pairs(config).pairs]
+            self._tables = [_Table(pair, connection) for pair in find_pairs(config, None, None).pairs]
         assert self._tables
 
     def differences(self) -> list[str]:
