@@ -163,6 +163,7 @@ class Stage:
         name: str,
         histories: Sequence[History],
         *,
+        tables: Sequence[str] = (),
         worker: Mapping[str, Any] | None = None,
         source_properties: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -170,6 +171,7 @@ class Stage:
     ) -> None:
         self.servers, self.ways, self.name = servers, proxies, name
         self.histories = histories
+        self._statements = tables
         self._marks = 0
         self._equality: Equality | None = None
         self.lost = 0
@@ -246,6 +248,8 @@ class Stage:
             connection.execute("drop schema public cascade; create schema public")
             connection.execute("create table marks (id int primary key, number bigint not null)")
             connection.execute("insert into marks values (1, 0)")
+            for made in self._statements:
+                connection.execute(made.encode())
             for number, history in enumerate(self.histories):
                 for statement in history.create(types=number == 0):
                     connection.execute(statement)
