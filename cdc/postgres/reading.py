@@ -21,6 +21,7 @@ from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
 from cdc.postgres.evolution import Evolution
 from cdc.postgres.progress import SnapshotProgress
+from cdc.postgres.slot_creation import CreationWait
 from cdc.postgres.snapshot import Begun, Chunk, ChunkReader, Exported
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import TableRegistry
@@ -152,8 +153,11 @@ class Snapshots:
             if table.ordered:
                 self._touched.tables.add(table.oid)
             else:
+                slot = f"cdc_snapshot_{os.getpid()}_{number}"
+                wait = CreationWait(slot, self._connection, self._context.stopping, self._context.report)
                 holder = ReplicationStream(self._config.conninfo(), self._name)
-                point, name = holder.export_snapshot(f"cdc_snapshot_{os.getpid()}_{number}")
+                point, name = holder.export_snapshot(slot, wait)
+                wait.over()
                 exported = Exported(name, point, holder)
                 self.decoder.from_lsn[table.oid] = point
             self._reading(start=False).request(evolution.tables[table.oid], table.key, exported)

@@ -20,7 +20,7 @@ select s.slot_name, s.plugin, s.slot_type, s.database, s.active_pid, s.restart_l
        s.wal_status,
        case when a.backend_start is not null then format(
            'pid %s from %s, application_name %s, connected since %s', a.pid,
-           coalesce(a.client_addr::text, 'a local socket'), quote_literal(a.application_name),
+           coalesce(host(a.client_addr), 'a local socket'), quote_literal(a.application_name),
            date_trunc('second', a.backend_start))
          when s.active_pid is not null then format(
            'pid %s, application_name %s (of another role: pg_read_all_stats shows more)', s.active_pid,

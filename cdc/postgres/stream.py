@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import ExecStatus
 
-from cdc.errors import FatalError, RetriableError
+from cdc.errors import CdcError, FatalError, RetriableError
 from cdc.postgres.connection import Connection, connect, translate
 from cdc.postgres.pgoutput import format_lsn, parse_lsn, status_update
 
 __all__ = ["PublicationMissing", "ReplicationStream"]
+
+
+WAITING_S: Final = 0.25
+"""How often somebody is told that a command still waits."""
+CANCEL_S: Final = 5.0
 
 
 class PublicationMissing(FatalError):
@@ -50,23 +56,28 @@ class ReplicationStream:
         content = row[1]
         return content.decode() if isinstance(content, bytes) else str(content)
 
-    def create_slot(self, slot: str) -> int:
-        """Create a logical slot for pgoutput that survives restarts; the LSN from which it is consistent."""
-        query = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT").format(sql.Identifier(slot))
-        row = self._one(query, f"creating the replication slot {slot}")
-        return parse_lsn(str(row[1]))
+    def create_slot(self, slot: str, waiting: Callable[[int], None], *, failover: bool = False) -> int:
+        """Create a logical slot for pgoutput that survives restarts; the LSN from which it is consistent.
 
-    def export_snapshot(self, slot: str) -> tuple[int, str]:
+        ``waiting`` is called with this session's pid now and then, while the server waits for open transactions to end;
+        what it raises ends the attempt. ``failover`` has standbys keep the slot in step (Postgres 17).
+        """
+        options = "(SNAPSHOT 'nothing', FAILOVER)" if failover else "NOEXPORT_SNAPSHOT"
+        query = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}").format(sql.Identifier(slot), sql.SQL(options))
+        row = self._patiently(query, f"creating the replication slot {slot}", waiting)
+        return parse_lsn(row[1])
+
+    def export_snapshot(self, slot: str, waiting: Callable[[int], None]) -> tuple[int, str]:
         """A temporary slot's consistent point and the name of the snapshot exported there.
 
         Transactions whose commit LSN is below the consistent point are in the snapshot, all others are not.
-        Both live until this connection is closed or used again.
+        Both live until this connection is closed or used again. ``waiting`` is as in `create_slot`.
         """
         query = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").format(
             sql.Identifier(slot)
         )
-        row = self._one(query, f"exporting a snapshot from the temporary slot {slot}")
-        return parse_lsn(str(row[1])), str(row[2])
+        row = self._patiently(query, f"exporting a snapshot from the temporary slot {slot}", waiting)
+        return parse_lsn(row[1]), row[2]
 
     def start(self, slot: str, lsn: int, publication: str, origin: str = "any") -> None:
         """Start the stream at ``lsn`` (the server moves it up to what the slot has confirmed).
@@ -155,6 +166,35 @@ class ReplicationStream:
                 return FatalError(f"the replication stream ended: {text} (SQLSTATE {state})")
             return RetriableError(f"the replication stream ended: {text}")
         return RetriableError("the replication stream ended: the server closed it")
+
+    def _patiently(self, query: sql.Composed, doing: str, waiting: Callable[[int], None]) -> list[str]:
+        """The row that a command answers with, however long that takes."""
+        pgconn = self._pgconn
+        try:
+            pgconn.send_query(query.as_bytes(self._connection))
+            while True:
+                pgconn.flush()
+                ready, _, _ = select.select([pgconn.socket], [], [], WAITING_S)
+                if ready:
+                    pgconn.consume_input()
+                    if not pgconn.is_busy():
+                        break
+                else:
+                    waiting(pgconn.backend_pid)
+            result = pgconn.get_result()
+            while pgconn.get_result() is not None:
+                pass
+        except psycopg.Error as error:
+            raise translate(error, doing) from None
+        except CdcError:
+            # The server does not notice by itself that nobody waits any more, and the half-made slot is in its hands.
+            self._connection.cancel_safe(timeout=CANCEL_S)
+            raise
+        if result is None or result.status != ExecStatus.TUPLES_OK or result.ntuples != 1:
+            if result is not None and result.status == ExecStatus.FATAL_ERROR:
+                raise translate(psycopg.errors.error_from_result(result), doing)
+            raise FatalError(f"{doing}: the server answered without a row")
+        return [(result.get_value(0, place) or b"").decode() for place in range(result.nfields)]
 
     def _one(self, query: sql.Composed | sql.SQL, doing: str) -> tuple[Any, ...]:
         try:

@@ -35,6 +35,7 @@ from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
 from cdc.postgres.silence import Silence
+from cdc.postgres.slot_creation import CreationWait
 from cdc.postgres.slots import SlotInfo, drop_slot
 from cdc.postgres.snapshot import MARKER_PREFIX
 from cdc.postgres.stream import PublicationMissing, ReplicationStream
@@ -132,7 +133,9 @@ class PostgresSourceTask(SourceTask):
         for warning in warnings + all_tables_warnings(connection, config, chosen):
             _log.warning(warning, connector=config.name)
         if slot is None:
-            begin = stream.create_slot(config.slot)
+            wait = CreationWait(config.slot, self._connection, self._context.stopping, self._context.report)
+            begin = stream.create_slot(config.slot, wait)
+            wait.over()
         else:
             self._await_slot(sender_timeout)
             begin = slot.confirmed_flush_lsn or slot.restart_lsn or 0

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from cdc.errors import FatalError, GapError, RetriableError
+from cdc.errors import CdcError, FatalError, GapError, RetriableError
 from cdc.local.postgres import EmbeddedPostgres, Postgres, SystemPostgres
 from cdc.postgres.position import Reset
 from cdc.postgres.preparation import next_epoch
 from tests.fix_servers import Database, fresh_database, started
 from tests.integration.test_bridge import until
-from tests.integration.test_source_task import Tail, position, table_rows, tail
+from tests.integration.test_source_task import PATIENCE_S, Tail, position, table_rows, tail
 
 __all__ = ["tail"]
 
@@ -238,3 +240,71 @@ def test_a_publication_made_anew_has_its_tables_read_again(database: Database, t
             source.start().until(lambda: False)
         reset(source)
     source.start().until(lambda: source.rows("t") == table_rows(database, "t"))
+
+
+def test_a_slot_that_waits_for_a_transaction_names_its_session_and_can_be_stopped(
+    database: Database, tail: MakeTail
+) -> None:
+    """Also of a snapshot for a table without key, for which a slot is made too (T25)."""
+    database.execute("create table t (id int primary key); create table log (v text)")
+    database.execute("alter table log replica identity full; insert into log values ('a')")
+    holder = database.connect(autocommit=False, application_name="a long report")
+    holder.execute("insert into t values (1)")
+    pid = holder.info.backend_pid
+    source = tail()
+    thread, ended = _starting(source)
+    try:
+        expected = rf"waits for transactions that were open before it: pid {pid} \(role \w+, application_name "
+        expected += r"'a long report', .*idle in transaction, transaction open for \d+ s, last query begun at 20\S+ "
+        until(lambda: re.search(expected, source.waiting), "a word about who is waited for")
+        assert f"SELECT pg_terminate_backend({pid});" in source.waiting
+        source.stopping = True
+        thread.join(PATIENCE_S)
+        assert isinstance(ended[0], RetriableError)
+        assert "asked to stop while the replication slot" in str(ended[0])
+        slot = source.config.slot
+        held = "select count(*) from pg_replication_slots where slot_name = %s"
+        until(lambda: database.execute(held, [slot]) == [(0,)], "no slot half made")
+        source.stopping = False
+        source.reports.clear()
+        thread, ended = _starting(source)
+        until(lambda: f"pid {pid}" in source.waiting, "a word about who is waited for")
+        holder.commit()
+        thread.join(PATIENCE_S)
+        assert ended == [None]
+        assert source.waiting == ""
+    finally:
+        source.stopping = True
+        holder.close()
+        thread.join(PATIENCE_S)
+    source.stopping = False
+    source.snapshot()
+    assert source.rows("t") == table_rows(database, "t")
+    holder = database.connect(autocommit=False, application_name="another report")
+    holder.execute("insert into t values (2)")
+    source.stop()
+    source.stored = {key: value for key, value in source.stored.items() if "public.log" not in key}
+    thread, ended = _starting(source)
+    try:
+        until(lambda: "application_name 'another report'" in source.waiting, "a word about who is waited for")
+    finally:
+        holder.close()
+        thread.join(PATIENCE_S)
+    assert ended == [None]
+
+
+def _starting(source: Tail) -> tuple[threading.Thread, list[BaseException | None]]:
+    """Start the source in a thread; what that ended with."""
+    ended: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            source.start()
+        except CdcError as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, ended

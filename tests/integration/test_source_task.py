@@ -52,10 +52,11 @@ class Tail:
         self.committed: list[RowChange] = []
         self.task: PostgresSourceTask | None = None
         self.reports: list[tuple[str, Any]] = []
+        self.stopping = False
 
     def start(self) -> Tail:
         self.stop()
-        context = TaskContext("tail", 0, "test", lambda *told: self.reports.append(told), lambda: False)
+        context = TaskContext("tail", 0, "test", lambda *told: self.reports.append(told), lambda: self.stopping)
         self.task = PostgresSourceTask(self.config, context)
         self.task.start(self.stored)
         return self
@@ -122,6 +123,11 @@ class Tail:
         if self.task is not None:
             self.task.stop()
             self.task = None
+
+    @property
+    def waiting(self) -> str:
+        """What it has told last to wait for."""
+        return next((str(value) for name, value in reversed(self.reports) if name == "waiting"), "")
 
     @property
     def changes(self) -> list[RowChange]:
