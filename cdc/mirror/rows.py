@@ -6,7 +6,7 @@ import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence, Set
 
-from cdc.codec.canonical import from_postgres, json_string
+from cdc.codec.canonical import ArrayOf, CanonicalType, from_postgres, json_string, typed
 from cdc.codec.canonical_values import date_text
 from cdc.errors import DataError
 from cdc.mirror.fold import PATCH, Op
@@ -21,7 +21,7 @@ def exactly(
     """The row with the values that its schema could not hold, from the header ``cdc.text``; JSON null is NULL."""
     try:
         texts = {name.encode(): None if text is None else text.encode() for name, text in json.loads(header).items()}
-        exact = {name: from_postgres(kinds[name], text) for name, text in texts.items()}
+        exact = {name: from_postgres(_as_told(kinds[name]), text) for name, text in texts.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"the header {HEADER_TEXT} does not fit the row: {error!r}") from error
     row = dict(_pairs(fields))
@@ -30,6 +30,12 @@ def exactly(
     for name in absent:
         row.pop(name, None)
     return [part for pair in row.items() for part in pair], (*(name for name in nulls if name not in row), *absent)
+
+
+def _as_told(kind: str) -> CanonicalType:
+    """The type of a text in the header: it has commas between elements, whatever the type's own delimiter is."""
+    type_ = typed(kind)
+    return ArrayOf(type_.element) if isinstance(type_, ArrayOf) else type_
 
 
 def patch(op: Op, header: bytes) -> Op:

@@ -127,11 +127,15 @@ _AS_TEXT: Final = (
     _Row(("seg",), "1.5 .. 2"),
     _Row(("query_int",), "1 & 2"),
     _Row(("isbn", "isbn13", "ismn", "ismn13", "issn", "issn13", "upc", "ean13"), "0-901690-54-6"),
+    _Row(("box2d", "box3d"), "BOX(1 2,3 4)"),
+    _Row(("spheroid",), 'SPHEROID("GRS_1980",6378137,298.257222101)'),
+    _Row(("raster",), "its bytes in upper-case hexadecimal, as printed"),
     _Row(("any other base type",), "its text"),
 )
 _INTERNAL: Final = (
     *("pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list"),
     *("pg_brin_bloom_summary", "pg_brin_minmax_multi_summary"),
+    *("box2df", "gidx"),
     *("gtsvector", "ghstore", "gtrgm", "ltree_gist", "intbig_gkey"),
     *("gbtreekey2", "gbtreekey4", "gbtreekey8", "gbtreekey16", "gbtreekey32", "gbtreekey_var"),
 )

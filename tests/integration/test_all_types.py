@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from all_types import install_extensions, make_types, types_of
 from fix_bridge import bridged
-from fix_servers import Database
+from fix_servers import Database, missing
 
 from cdc import reader
 from cdc.codec.canonical import CanonicalType
+from cdc.local import MissingPart
 from cdc.local.kafka import EmbeddedKafka
 from cdc.local.redis import Valkey
 from cdc.operate.type_table import documented
@@ -82,6 +83,15 @@ def test_every_type_comes_back_from_redis_as_postgres_has_it(
             assert streamed == fields | {"id": str(row + 1000)}
             absent = kinds.keys() - fields.keys()
             _compare(database, row, kinds, reader.read(fields, kinds) or {}, absent)
+
+
+def test_the_types_of_postgis_are_among_them(database15: Database) -> None:
+    """Those of the server's extensions are tested, if it has them: the system's is to have PostGIS."""
+    query = "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgis'"
+    if database15.execute(query) == [(0,)]:
+        missing(MissingPart("PostGIS", "apt-get install postgresql-postgis"))
+    database15.execute("CREATE EXTENSION postgis")
+    assert {"geometry", "geography", "box3d"} <= {type_.name for type_ in types_of(database15) if type_.samples}
 
 
 MODES = {

@@ -16,14 +16,23 @@ from cdc.codec.avro_rows import compile_value
 from cdc.codec.connect_avro import avro_text
 from cdc.codec.envelope import row_shape
 from cdc.mirror.rows import exactly
+from cdc.postgres.pg_type import PgType
 from cdc.postgres.types import TypeModes, resolve
 from cdc.record import Column, RowChange, Transaction
 
 NUMERIC_10_2 = (10 << 16 | 2) + 4
 
 
-def _field(oid: int, typmod: int, text: str | None, logical_types: Any = True, **modes: Any) -> bytes | None:
-    mapping = resolve(oid, typmod, {}, TypeModes(**modes))
+GEOMETRY = {
+    16440: PgType(16440, "geometry", "public", "b", delimiter=":"),
+    16441: PgType(16441, "_geometry", "public", "b", element=16440, delimiter=":"),
+}
+
+
+def _field(
+    oid: int, typmod: int, text: str | None, logical_types: Any = True, catalog: Any = None, **modes: Any
+) -> bytes | None:
+    mapping = resolve(oid, typmod, catalog or {}, TypeModes(**modes))
     id_mapping = resolve(23, -1, {}, TypeModes())
     columns = [
         Column("id", id_mapping.schema, id_mapping.kind),
@@ -113,3 +122,12 @@ def test_every_decimal_handling_mode_keeps_the_digits(mode: str, text: str) -> N
 def test_null_from_before_not_null_is_no_field() -> None:
     assert _field(23, -1, None) is None
     assert _field(25, -1, None) is None
+
+
+@pytest.mark.parametrize("text", ["{0101:NULL}", "{{0101:NULL}:{NULL:0102}}", "[0:1]={0101:NULL}", "{}"])
+def test_an_array_with_a_delimiter_of_its_own_comes_through(text: str) -> None:
+    """PostGIS has colons between the elements; what travels in ``cdc.text`` has commas."""
+    point = "0101000000000000000000F03F0000000000000040"
+    text = text.replace("0101", point).replace("0102", point)
+    type_ = canonical.ArrayOf("geometry", ":")
+    assert _field(16441, -1, text, catalog=GEOMETRY) == canonical.from_postgres(type_, text.encode())
