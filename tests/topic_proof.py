@@ -67,7 +67,7 @@ class Topics:
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
         left = set(partitions)
         while left:
-            for message in self._consumer.consume(500, 1.0):
+            for message in self._consumer.consume(500, 0.05):  # it waits all this time for 500
                 number, key, value = message.partition(), message.key(), message.value()
                 if message.error():
                     assert message.error().code() == KafkaError._PARTITION_EOF, message.error()

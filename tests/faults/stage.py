@@ -182,7 +182,7 @@ class Stage:
         properties = {
             "topic.prefix": name,
             "table.include.list": r"public\..*",
-            "snapshot.fetch.size": 7,
+            "snapshot.fetch.size": 20,
             "slot.name": name,
             **(source_properties or {}),
         }

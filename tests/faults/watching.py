@@ -15,7 +15,7 @@ from cdc.record import HEADER_POSITION, HEADER_SOURCE
 
 __all__ = ["Follower", "Watcher"]
 
-_LOOK_S: Final = 0.01
+_LOOK_S: Final = 0.02
 _TOPICS_S: Final = 0.5
 
 
