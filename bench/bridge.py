@@ -99,6 +99,17 @@ class Bridge:
             encoding="utf-8",
         )
 
+    def twin(self) -> Self:
+        """Another worker from the same configuration, not started yet, with files of its own."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._directory = tempfile.TemporaryDirectory(prefix="cdc-bridge-")
+        folder = Path(made._directory.name)
+        made.file, made.log, made._status = folder / "bridge.yaml", folder / "log", folder / "status.json"
+        made.file.write_bytes(self.file.read_bytes())
+        made._process = None
+        return made
+
     def __enter__(self) -> Self:
         try:
             self.start()

@@ -312,10 +312,13 @@ class Stage:
             return int(self._client.hget(f"{self.name}:marks:1", "number") or 0)  # type: ignore[arg-type]
         return -1
 
-    def prove(self) -> None:
-        """Compare the topics with Postgres, value by value, with readers that are not ours."""
+    def prove(self, registry: str = "") -> None:
+        """Compare the topics with Postgres, value by value, with readers that are not ours.
+
+        ``registry`` is where the schemas are; the embedded one's address if none is given.
+        """
         self.bridge.wait_for("the worker tells where it answers", lambda: "worker" in self.bridge.status())
-        with Topics(self.servers.kafka.bootstrap_servers, self.bridge.registry) as topics:
+        with Topics(self.servers.kafka.bootstrap_servers, registry or self.bridge.registry) as topics:
             prove_topics(self.bridge.config, topics, self.histories[0].seed if self.histories else 0)
 
     def log(self, size: int = 20_000) -> str:

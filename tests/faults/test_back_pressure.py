@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from zlib import crc32
 
 import pytest
 
@@ -59,7 +60,7 @@ def stage(impatient: tuple[Servers, Ways], request: pytest.FixtureRequest) -> It
         "producer.message.max.bytes": 4 << 20,
     }
     tables = ["create table load (id bigint primary key, body text)"]
-    name = f"bp{abs(hash(request.node.name)) % 10**8}"
+    name = f"bp{crc32(request.node.name.encode())}"
     with Stage(servers, proxies, name, [], tables=tables, worker=worker, sink_tasks=1) as made:
         made.bridge.wait_streaming(name)
         made.settle()

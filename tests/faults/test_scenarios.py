@@ -1,0 +1,203 @@
+"""Faults that are not a moment's: state that is lost, a second worker, a registry that is away, clocks that jump.
+
+Each ends with both ends equal, or stops by name within seconds and is equal after the remedy it tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from bench.servers import Servers
+from cdc.operate.offsets import delete_offsets
+from cdc.operate.slots import reset_slot
+from tests.faults.ledger import LEDGER
+from tests.faults.stage import PATIENCE_S, Stage, Ways
+from tests.histories import History
+from tests.integration.registry_server import running_registry
+from tests.proxy import Proxy
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+
+JUMPS: Final = int(os.environ.get("FAULTS_JUMPS", "12"))
+LIBFAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+def drawn(seed: int) -> list[History]:
+    return [History.draw(seed * 1000 + n, phases=3, transactions=15, versioned=True, tag=f"~{n}") for n in range(2)]
+
+
+def play(stage: Stage, phase: int) -> None:
+    for history in stage.histories:
+        stage.play(history.phases[phase], lambda: 0.005).join()
+
+
+def note(stage: Stage, fault: str, heal: float) -> None:
+    """What came of it; nothing may have stepped back."""
+    duplicated, regressed = stage.follower.fallen, stage.watcher.fallen
+    LEDGER.note(fault, heal, duplicated=len(duplicated), regressed=len(regressed))
+    assert not duplicated, duplicated[:5]
+    assert not regressed, regressed[:5]
+
+
+@contextlib.contextmanager
+def streaming(servers: Servers, proxies: Ways, seed: int, **options: Any) -> Iterator[Stage]:
+    """Two histories of which the first phase is before the start and the second was streamed."""
+    with Stage(servers, proxies, f"s{seed}", drawn(seed), **options) as stage:
+        play(stage, 1)
+        stage.settle()
+        yield stage
+
+
+def told(stage: Stage, connector: str, *words: str) -> str:
+    """Wait until a task has failed with these words, and a remedy; its error."""
+
+    def failed() -> str:
+        task = stage.bridge.task(connector)
+        return str(task.get("trace") or task.get("failure") or task.get("error") or "")
+
+    stage.bridge.wait_for(
+        f"{connector} says {words}", lambda: all(word in failed() for word in (*words, "Remedy: ")), PATIENCE_S
+    )
+    return failed()
+
+
+def test_source_offsets_that_are_deleted_begin_a_new_epoch(servers: Servers, proxies: Ways) -> None:
+    with streaming(servers, proxies, 101) as stage:
+        stage.bridge.stop()
+        play(stage, 2)
+        assert delete_offsets(stage.bridge.config, stage.name)
+        stage.bridge.start()
+        note(stage, "source offsets deleted", stage.settle())
+        stage.prove()
+
+
+def test_a_dropped_slot_stops_by_name_and_a_reset_heals(servers: Servers, proxies: Ways) -> None:
+    with streaming(servers, proxies, 102) as stage:
+        stage.bridge.stop()
+        with servers.connect() as connection:
+            connection.execute("select pg_drop_replication_slot(%s)", [stage.name])
+        play(stage, 2)  # rows that go meanwhile are told by nobody
+        stage.bridge.start()
+        told(stage, stage.name, stage.name, "cdc slot reset")
+        reset_slot(stage.bridge.config, stage.name)
+        note(stage, "slot dropped", stage.settle())
+        stage.prove()
+
+
+def test_an_embedded_registry_that_is_wiped_stops_by_name(servers: Servers, proxies: Ways) -> None:
+    with streaming(servers, proxies, 103) as stage:
+        stage.bridge.stop()
+        admin = AdminClient({"bootstrap.servers": servers.kafka.bootstrap_servers})
+        admin.delete_topics(["_schemas"])["_schemas"].result(30)
+        # Other schemas take the lowest ids, as they would with another connector.
+        play(stage, 2)
+        stage.bridge.start()
+        try:
+            heal = stage.settle(20)
+        except AssertionError:
+            told(stage, stage.name, "registry")
+            heal = 0.0
+        note(stage, "registry wiped", heal)
+
+
+def test_two_workers_on_one_slot_double_and_lose_nothing(servers: Servers, proxies: Ways) -> None:
+    with streaming(servers, proxies, 104) as stage:
+        with stage.bridge.twin() as second:
+            play(stage, 2)
+            # Whoever begins its transactions later fences the other, who says so.
+            stage.bridge.wait_for(
+                "one of them is fenced",
+                lambda: any("took over" in bridge.output for bridge in (stage.bridge, second)),
+                PATIENCE_S,
+            )
+            second.kill()
+        note(stage, "two workers on one slot", stage.settle())
+        stage.prove()
+
+
+@contextlib.contextmanager
+def external(servers: Servers) -> Iterator[Proxy]:
+    """A schema registry of its own, behind a proxy."""
+    with (
+        running_registry(servers.kafka.bootstrap_servers) as registry,
+        Proxy(int(registry.url.rpartition(":")[2])) as proxy,
+    ):
+        yield proxy
+
+
+def refused(proxy: Proxy) -> None:
+    proxy.refuse()
+    proxy.cut()
+
+
+def slowed(proxy: Proxy) -> None:
+    proxy.bytes_per_second = 2000
+
+
+@pytest.mark.parametrize("fault", [refused, Proxy.hold, slowed, Proxy.half_open], ids=lambda fault: fault.__name__)
+def test_an_external_registry_that_is_away_when_schemas_are_new(
+    servers: Servers, proxies: Ways, fault: Callable[[Proxy], None]
+) -> None:
+    seed = 110 + [refused, Proxy.hold, slowed, Proxy.half_open].index(fault)
+    with external(servers) as registry:
+        worker = {"schema.registry.url": f"http://{registry.endpoint}", "schema.registry.http.read.timeout.ms": 3000}
+        with streaming(servers, proxies, seed, worker=worker) as stage:
+            fault(registry)
+            with servers.connect() as connection:
+                connection.execute("create table late (id int primary key, version bigint not null)")
+                connection.execute("insert into late select i, i from generate_series(1, 50) i")
+            play(stage, 2)
+            time.sleep(random.Random(seed).uniform(2, 4))
+            registry.lift()
+            note(stage, f"external registry: {fault.__name__}", stage.settle())
+            stage.prove(f"http://{registry.endpoint}")
+
+
+def test_clocks_that_jump_change_nothing(servers: Servers, proxies: Ways, tmp_path: Path) -> None:
+    """The tasks' and the worker's wall clock goes an hour ahead, a day back, and so on; the monotonic one goes on."""
+    if not Path(LIBFAKETIME).exists():
+        pytest.fail(f"{LIBFAKETIME} is missing: apt-get install libfaketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n", encoding="ascii")
+    environment = {
+        "LD_PRELOAD": LIBFAKETIME,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_NO_CACHE": "0",
+    }
+    rng = random.Random(120)
+    histories = [History.draw(120, phases=JUMPS + 1, transactions=8, versioned=True)]
+    with Stage(servers, proxies, "s120", histories, environment=environment) as stage:
+        stage.settle()
+        for phase in range(1, JUMPS + 1):
+            playing = stage.play(histories[0].phases[phase], lambda: 0.2)
+            turn(clock, rng.choice(["+3000", "-3000", "-86400", "+30", "-30", "+0", "-864000"]))
+            if phase % 4 == 0:  # a task that begins under another clock: its epoch must not depend on it
+                stage.bridge.kill()
+                stage.bridge.start()
+            playing.join()
+            note(stage, "clock jump", stage.settle())
+        # Further ahead than a broker takes timestamps (message.timestamp.after.max.ms): waited out, and told.
+        turn(clock, "+864000")
+        stage.touch()
+        stage.bridge.wait_for("the source tells why", lambda: "TIMESTAMP" in stage.log(), PATIENCE_S)
+        turn(clock, "+0")
+        note(stage, "clock beyond what the broker takes", stage.settle())
+        stage.prove()
+
+
+def turn(clock: Path, offset: str) -> None:
+    """Move the clock to so many seconds from the true time."""
+    beside = clock.with_suffix(".new")
+    beside.write_text(f"{offset}\n", encoding="ascii")
+    beside.replace(clock)
