@@ -55,13 +55,13 @@ def impatient() -> Iterator[tuple[Servers, Ways]]:
 def stage(impatient: tuple[Servers, Ways], request: pytest.FixtureRequest) -> Iterator[Stage]:
     """A bridge that streams, with one table ``load``. What is larger than a broker takes by default may pass."""
     servers, proxies = impatient
-    worker = {
-        "topic.creation.default.max.message.bytes": 4 << 20,
-        "producer.message.max.bytes": 4 << 20,
-    }
+    worker = {"producer.message.max.bytes": 4 << 20}
+    topics = {"topic.creation.default.max.message.bytes": 4 << 20}
     tables = ["create table load (id bigint primary key, body text)"]
     name = f"bp{crc32(request.node.name.encode())}"
-    with Stage(servers, proxies, name, [], tables=tables, worker=worker, sink_tasks=1) as made:
+    with Stage(
+        servers, proxies, name, [], tables=tables, worker=worker, source_properties=topics, sink_tasks=1
+    ) as made:
         made.bridge.wait_streaming(name)
         made.settle()
         yield made

@@ -1,40 +1,54 @@
-"""``docs/traps.md`` has every trap, and every test that it names exists."""
+"""``docs/traps.md`` and ``docs/hazards.md`` have every trap, hazard and case, and every test that they name exists."""
 
 from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| ([TO]\d+) \|(.*)\|$", PAGE, re.MULTILINE)
+TABLES = {
+    "traps.md": [("T", 34), ("O", 17)],
+    "hazards.md": [("H", 24), ("S", 35), ("P", 26)],
+}
+"""Page → its tables, each with the letter of its rows and how many there are."""
 
 
-def test_every_trap_and_opening_is_told_once_in_order() -> None:
-    names = [name for name, _ in ROWS]
-    assert names == [f"T{number}" for number in range(1, 35)] + [f"O{number}" for number in range(1, 18)]
+def rows(page: str) -> list[tuple[str, str]]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^\| ([A-Z]\d+) \|(.*)\|$", text, re.MULTILINE)
 
 
-def test_every_named_test_exists() -> None:
+@cache
+def names_in(path: str) -> frozenset[str]:
+    file = ROOT / path
+    if not file.is_file():
+        return frozenset()
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_everything_is_told_once_in_order(page: str) -> None:
+    wanted = [f"{letter}{number}" for letter, count in TABLES[page] for number in range(1, count + 1)]
+    assert [name for name, _ in rows(page)] == wanted
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_every_named_test_exists(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     missing = []
-    for trap, cells in ROWS:
-        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\*|\w+)`", cells):
-            file = ROOT / path
-            tests = (
-                {node.name for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if _is_test(node)}
-                if file.is_file()
-                else set()
-            )
-            if not tests or (name != "*" and name not in tests):
-                missing.append(f"{trap}: {path}::{name}")
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\*|\w+)`", text):
+        tests = names_in(path)
+        if not tests or (name != "*" and name not in tests):
+            missing.append(f"{path}::{name}")
     assert missing == []
 
 
-def _is_test(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-
-
-def test_a_trap_without_a_test_says_so() -> None:
-    without = [trap for trap, cells in ROWS if "`tests/" not in cells]
-    assert [trap for trap in without if "none yet" not in dict(ROWS)[trap]] == []
+@pytest.mark.parametrize("page", TABLES)
+def test_what_has_no_test_says_so(page: str) -> None:
+    without = [(name, cells) for name, cells in rows(page) if "`tests/" not in cells]
+    assert [name for name, cells in without if "none yet" not in cells] == []
