@@ -81,8 +81,8 @@ MUTATIONS: Final = (
     Mutation(
         "H7",
         "cdc/kafka/producer.py",
-        "        if self._failed is None:\n",
-        "        if False:\n",
+        "        if error is None:\n            return\n        if self._failed",
+        "        if True:\n            return\n        if self._failed",
         "tests/integration/test_producer.py::test_an_oversize_record_stops_the_pipeline_and_is_not_lost_in_silence",
     ),
     Mutation(
