@@ -66,6 +66,10 @@ from cdc.codec.literals import multirange_parts, range_parts
 __all__ = ["ArrayOf", "CanonicalType", "Interval", "Range", "RowOf", "column_types", "parse", "read"]
 
 
+_VERSION: Final = "__cdc:version"
+"""Not a column: what the sink writes into the hashes of a cluster (docs/redis.md)."""
+
+
 class Interval(NamedTuple):
     """An interval as Postgres keeps it. Months and days have no fixed length, so the parts stay apart."""
 
@@ -92,6 +96,7 @@ def read(fields: Mapping[Any, Any], types: Mapping[str, CanonicalType]) -> dict[
     if not fields:
         return None
     texts = {_text(name): _text(value) for name, value in fields.items()}
+    texts.pop(_VERSION, None)
     row: dict[str, Any] = {}
     for name, type_ in types.items():
         text = texts.pop(name, None)

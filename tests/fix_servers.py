@@ -26,6 +26,7 @@ from cdc.local import MissingPart, Server
 from cdc.local.kafka import ApacheKafka, EmbeddedKafka, Kafka
 from cdc.local.postgres import EmbeddedPostgres, Postgres, SystemPostgres
 from cdc.local.redis import Redis, RedisServer, Valkey
+from cdc.local.redis_cluster import RedisCluster
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 
@@ -97,6 +98,45 @@ def redis7() -> Iterator[Redis]:
 def valkey9() -> Iterator[Valkey]:
     with started(Valkey()) as server:
         yield server
+
+
+@contextlib.contextmanager
+def clustered(cluster: RedisCluster) -> Iterator[RedisCluster]:
+    """Start a cluster that ends with the block, or with this process if that is killed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(cluster)
+        except MissingPart as error:
+            missing(error)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis7_cluster() -> Iterator[RedisCluster]:
+    """Three primaries."""
+    with clustered(RedisCluster(Redis)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey9_cluster() -> Iterator[RedisCluster]:
+    """Three primaries."""
+    with clustered(RedisCluster(Valkey)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["redis7_cluster", "valkey9_cluster"])
+def any_cluster(request: pytest.FixtureRequest) -> RedisCluster:
+    """Each cluster in turn."""
+    cluster: RedisCluster = request.getfixturevalue(request.param)
+    return cluster
+
+
+@pytest.fixture
+def launch_cluster() -> Iterator[Callable[[RedisCluster], RedisCluster]]:
+    """``launch_cluster(cluster)`` starts a cluster of the test's own, whose nodes it may stop, kill and start again."""
+    with contextlib.ExitStack() as stack:
+        yield lambda cluster: stack.enter_context(clustered(cluster))
 
 
 @pytest.fixture(scope="session")

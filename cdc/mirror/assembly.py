@@ -84,9 +84,11 @@ class Assembler:
         max_bytes: int = 4 << 20,
         not_known: Set[bytes] = frozenset(),
         tolerant: bool = False,
+        versions: bool = False,
     ) -> None:
         """``not_known`` are texts that stand for values not known, in records without our headers. A ``tolerant`` one
-        passes over a record that is at fault, into `take_rejected`; else its partition ends there, at `fault`."""
+        passes over a record that is at fault, into `take_rejected`; else its partition ends there, at `fault`.
+        ``versions`` is whether batches have them."""
         self._tolerant = tolerant
         self._not_known = not_known
         self._plans_for = partial(Plans, connector, reader, template, ttl)
@@ -96,6 +98,7 @@ class Assembler:
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._sources: list[Partition] = []
         self._ops: Ops = {}
+        self._versions: dict[bytes, tuple[bytes, bytes]] | None = {} if versions else None
         self._size = 0
         self._count = 0
         self._arrivals: list[Arrival] = []
@@ -118,6 +121,7 @@ class Assembler:
             for index, (partition, standing) in enumerate(standings.items())
         }
         self._ops = {}
+        self._versions = None if self._versions is None else {}
         self._size = self._count = 0
         self._arrivals = []
         self._rejected = []
@@ -137,6 +141,7 @@ class Assembler:
         """
         self.waiting = None
         states, ops, counts, not_known = self._states, self._ops, self.counts, self._not_known
+        versions = self._versions
         most = self._max_records
         most_bytes = self._max_bytes
         remaining = iter(messages)
@@ -222,6 +227,8 @@ class Assembler:
                             op = keyed(op, maker[2], parts)
                         older = ops.get(row)
                         ops[row] = op if older is None else fold(older, op)
+                        if versions is not None:
+                            versions[row] = (source, position)
                         state.dirty = True
             except RetriableError as error:
                 self.waiting = error
@@ -352,13 +359,14 @@ class Assembler:
 
     def finish(self) -> Batch:
         """The batch of all that was taken since the last one; false in a boolean context if that is nothing."""
-        batch = Batch(ops=self._ops, sources=self._sources, entries=self._plans.take_entries())
+        batch = Batch(ops=self._ops, sources=self._sources, entries=self._plans.take_entries(), versions=self._versions)
         for state in self._states.values():
             if state.begin is not None:
                 batch.offsets[state.partition] = state.offset(state.begin if state.dirty else None)
                 state.begin, state.dirty = None, False
         self.counts.records += self._count
         self._ops = {}
+        self._versions = None if self._versions is None else {}
         self._size = self._count = 0
         return batch
 

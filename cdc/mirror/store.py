@@ -118,6 +118,9 @@ class Batch:
     """What is new about tables, by topic."""
     released: list[Partition] = field(default_factory=list)
     """Partitions whose offset passes a truncate for which they were held."""
+    versions: dict[bytes, tuple[bytes, bytes]] | None = None
+    """Key → source and position of its change, as header bytes; both empty for records without. Only for a store that
+    guards each row (not `Capabilities.atomic_offsets`)."""
 
     def __bool__(self) -> bool:
         return bool(self.offsets)

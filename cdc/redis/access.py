@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.connection import SSLConnection
 from redis.retry import Retry
 
@@ -43,11 +44,13 @@ class Access:
     sentinels: Sentinels | None = None
     remedies: Mapping[str, str] = field(default_factory=lambda: OF_SERVERS, repr=False)
     """What to do about refusals."""
+    seeds: tuple[tuple[str, int], ...] = ()
+    """Nodes of a cluster, from which the others are found; empty for what is no cluster."""
 
     @classmethod
     def of(cls, config: RedisConnectionConfig) -> Self:
         """What the settings of a connector say."""
-        address = config.redis_uri.get_secret_value()
+        address = uri.single(config.redis_uri.get_secret_value())
         found = uri.sentinel(address)
         kind: type[redis.Connection]
         if found is not None:
@@ -73,6 +76,9 @@ class Access:
         tls = _tls_options(config)
         own = {"username": config.redis_username, "password": config.redis_password.get_secret_value()}
         options = common | _given(own) | _given(login) | (tls if kind is SSLConnection else {})
+        if config.redis_cluster_enabled:
+            seeds = uri.seeds(config.redis_uri.get_secret_value())
+            return cls(uri.cluster_place(seeds), kind, options, seeds=seeds)
         if not nodes:
             return cls(uri.place(address), kind, options)
         asks_tls = kind is SSLConnection if config.redis_sentinel_tls is None else config.redis_sentinel_tls
@@ -94,13 +100,16 @@ class Access:
         place = self.place
         if self.sentinels is not None:
             place = uri.sentinel_place(self.sentinels.master, tuple(sorted(self.sentinels.nodes)))
+        if self.seeds:
+            place = uri.cluster_place(tuple(sorted(self.seeds)))
         return place, int(self.options.get("db") or 0)
 
     def at(self, host: str, port: int) -> Self:
         """The same login and TLS at another address: a node of a cluster, a master that sentinels name."""
         options = {key: value for key, value in self.options.items() if key != "path"}
         place = f"{host}:{port}"
-        return replace(self, place=place, options={**options, "host": host, "port": port}, sentinels=None)
+        options |= {"host": host, "port": port}
+        return replace(self, place=place, options=options, sentinels=None, seeds=())
 
     def wire(self, name: str) -> Wire:
         """A connection called ``name`` in CLIENT LIST. `RetriableError` or `FatalError` when it cannot be had."""
@@ -159,14 +168,27 @@ class Access:
             )
         return wire
 
-    def client(self, name: str) -> redis.Redis:
-        """redis-py's client, which connects anew by itself, for reading. Of the present master, with sentinels."""
+    def client(self, name: str) -> Any:
+        """redis-py's client, which connects anew by itself, for reading: `redis.Redis`, of the present master with
+        sentinels, or `redis.RedisCluster`."""
+        if self.seeds:
+            return self._cluster_client(name)
         if self.sentinels is not None:
             return self.at(*self.sentinels.find(name)).client(name)
         _try_files(self.options)
         options = {key: value for key, value in self.options.items() if key != "retry"}
         pool = redis.ConnectionPool(self.kind, **options, client_name=_printable(name))
         return redis.Redis.from_pool(pool)
+
+    def _cluster_client(self, name: str) -> Any:
+        """Errors of redis-py's, and `FatalError` for certificate files."""
+        _try_files(self.options)
+        own = ("host", "port", "db", "retry", "health_check_interval")
+        options = {key: value for key, value in self.options.items() if key not in own}
+        if self.kind is SSLConnection:
+            options["ssl"] = True
+        nodes = [ClusterNode(host, port) for host, port in self.seeds]  # type: ignore[no-untyped-call]
+        return redis.RedisCluster(startup_nodes=nodes, client_name=_printable(name), **options)
 
 
 @dataclass(frozen=True)

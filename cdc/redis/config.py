@@ -46,7 +46,12 @@ class RedisConfig(RedisConnectionConfig):
         description="Seconds to live of a row's key, begun again by every write. Default: rows do not expire.",
     )
     redis_type: Literal["HASH"] = Field(default="HASH", description="Rows are hashes.")
-    redis_cluster: Literal["false"] = Field(default="false", description="Redis Cluster is not supported yet.")
+    redis_cluster_tombstone_ttl_ms: int = Field(
+        default=604_800_000,
+        ge=1000,
+        description="How long a cluster remembers a deleted row's version, so that nothing older brings it back: at "
+        "least as long as records may be read again or arrive late. Default: 7 days.",
+    )
 
     unavailable_value_placeholder: str = Field(
         default="__debezium_unavailable_value",
@@ -60,10 +65,10 @@ class RedisConfig(RedisConnectionConfig):
     )
 
     batch_max_records: int = Field(
-        default=1000, ge=1, le=100_000, description="Most records in one transaction of Redis."
+        default=1000, ge=1, le=100_000, description="Most records that are written to Redis in one step."
     )
     batch_max_bytes: int = Field(
-        default=4 << 20, ge=1024, le=256 << 20, description="Size of record values at which a transaction is closed."
+        default=4 << 20, ge=1024, le=256 << 20, description="Size of record values at which such a step is closed."
     )
 
     @model_validator(mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from cdc.plugin import ConnectorConfig
 from cdc.redis import uri
@@ -18,7 +18,13 @@ class RedisConnectionConfig(ConnectorConfig):
     redis_uri: SecretStr = Field(
         default=SecretStr("redis://localhost:6379/0"),
         description="Server: redis://user:password@host:port/database, rediss://… for TLS, unix:///path?db=0, "
-        "redis+sentinel://user:password@host:port,host:port/master/database (rediss+sentinel://… for TLS).",
+        "redis+sentinel://user:password@host:port,host:port/master/database (rediss+sentinel://… for TLS), "
+        "redis://user:password@host:port,host:port (some nodes of a cluster).",
+    )
+    redis_cluster_enabled: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("redis.cluster.enabled", "redis.cluster"),
+        description="redis.uri names nodes of a Redis Cluster or Valkey Cluster, from which all others are found.",
     )
     redis_username: str = Field(default="", description="User, if not in redis.uri.")
     redis_password: SecretStr = Field(default=SecretStr(""), description="Password, if not in redis.uri.")
@@ -92,6 +98,7 @@ class RedisConnectionConfig(ConnectorConfig):
                     raise ValueError(
                         f"redis.sentinel.{name} is set, but neither redis.sentinel.nodes nor sentinels in redis.uri"
                     )
+        self._consistent_cluster(address, named)
         tls = self.redis_tls or address.lower().startswith("rediss") or bool(self.redis_sentinel_tls)
         for name in ("insecure", "cacert", "key_cert"):
             if getattr(self, f"redis_{name}") and not tls:
@@ -99,6 +106,19 @@ class RedisConnectionConfig(ConnectorConfig):
                     f"redis.{name.replace('_', '.')} is set, but nothing uses TLS; write rediss:// or set redis.tls"
                 )
         return self
+
+    def _consistent_cluster(self, address: str, named: bool) -> None:
+        plain = not named and address.lower().startswith(("redis://", "rediss://"))
+        if not self.redis_cluster_enabled:
+            if plain and len(uri.seeds(address)) > 1:
+                raise ValueError("redis.uri names several servers; that is for a cluster: set redis.cluster.enabled")
+            return
+        if named or self.redis_sentinel_nodes:
+            raise ValueError("redis.cluster.enabled and sentinels: a cluster has none. Name nodes in redis.uri")
+        if not plain:
+            raise ValueError("redis.cluster.enabled: redis.uri must name nodes, as redis://host:port,host:port")
+        if int(uri.options(uri.single(address)).get("db") or 0) != 0:
+            raise ValueError("redis.cluster.enabled: a cluster has database 0 alone; leave it out of redis.uri")
 
 
 def _hostless(rest: str) -> bool:

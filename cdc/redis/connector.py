@@ -9,9 +9,12 @@ from typing import ClassVar, cast
 from cdc.errors import CdcError, Finding, RetriableError
 from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
-from cdc.mirror.store import Capabilities
+from cdc.mirror.store import Capabilities, Store
 from cdc.plugin import Connector, SinkConnector, Stream, TaskContext
 from cdc.redis.access import Access
+from cdc.redis.cluster.check import check_cluster
+from cdc.redis.cluster.nodes import Nodes
+from cdc.redis.cluster.store import ClusterStore
 from cdc.redis.config import RedisConfig
 from cdc.redis.server import permission_findings, server_findings
 from cdc.redis.store import RedisStore
@@ -115,6 +118,9 @@ class RedisSinkConnector(SinkConnector):
 
     def check(self) -> Sequence[Finding]:
         access = self.access
+        prefixes = sorted({part for _, language in self._languages() if isinstance(part := language[0], bytes)})
+        if access.seeds:
+            return check_cluster(access, prefixes)
         try:
             wire = access.wire("check")
         except RetriableError as error:
@@ -125,8 +131,7 @@ class RedisSinkConnector(SinkConnector):
         try:
             user = wire.ask("ACL", "WHOAMI")
             known = str(access.options.get("username") or "default")
-            prefixes = {part for _, language in self._languages() if isinstance(part := language[0], bytes)}
-            found = permission_findings(wire, user.decode() if isinstance(user, bytes) else known, sorted(prefixes))
+            found = permission_findings(wire, user.decode() if isinstance(user, bytes) else known, prefixes)
             wire = access.wire("check")
             return [*found, *server_findings(wire)]
         except CdcError as error:  # without INFO for example, which is among the permissions
@@ -134,17 +139,21 @@ class RedisSinkConnector(SinkConnector):
         finally:
             wire.close()
 
-    def store(self, context: TaskContext) -> RedisStore:
+    def store(self, context: TaskContext) -> Store:
         config = self.settings
+        name = f"{context.connector}-{context.task}"
         capabilities = Capabilities(
-            atomic_offsets=True,
+            atomic_offsets=not config.redis_cluster_enabled,
             fenced=True,
             truncate=True,
             max_batch_records=config.batch_max_records,
             max_batch_bytes=config.batch_max_bytes,
         )
-        connect = partial(self.access.wire, f"{context.connector}-{context.task}")
-        return RedisStore(config.name, connect, capabilities, config.redis_ttl)
+        if config.redis_cluster_enabled:
+            nodes = partial(Nodes.reach, self.access, name, config.redis_timeout_ms / 1000)
+            fence_ttl = config.redis_cluster_tombstone_ttl_ms
+            return ClusterStore(config.name, nodes, capabilities, config.redis_ttl, fence_ttl)
+        return RedisStore(config.name, partial(self.access.wire, name), capabilities, config.redis_ttl)
 
 
 def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:

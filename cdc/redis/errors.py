@@ -22,9 +22,9 @@ OF_SERVERS: Final = {
     "NOAUTH": "set redis.password, or the user and password in redis.uri",
     "WRONGPASS": "correct the user and password in redis.uri",
     "NOPERM": "grant the user the command and the keys with ACL SETUSER (cdc check names them)",
-    "MOVED": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
-    "ASK": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
-    "CROSSSLOT": "this is a node of a Redis Cluster; name a standalone server in redis.uri",
+    "MOVED": "this is a node of a Redis Cluster; set redis.cluster.enabled=true",
+    "ASK": "this is a node of a Redis Cluster; set redis.cluster.enabled=true",
+    "CROSSSLOT": "this is a node of a Redis Cluster; set redis.cluster.enabled=true",
 }
 """Code of a refusal → what to do."""
 OF_SENTINELS: Final = {

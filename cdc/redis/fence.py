@@ -19,7 +19,7 @@ from cdc.mirror.store import GuardLost, Partition, StoredOffset
 from cdc.mirror.tables import TableEntry, Tables
 from cdc.redis.connection import Argument, Wire, pack
 
-__all__ = ["TABLES", "Fence", "barrier_key", "load_tables", "offset_key", "table_field"]
+__all__ = ["TABLES", "Fence", "barrier_key", "forget", "load_tables", "offset_key", "table_field"]
 
 TABLES: Final = b"__cdc:tables"
 
@@ -39,7 +39,8 @@ def table_field(connector: str, topic: str) -> bytes:
     return f"{connector} {topic}".encode()
 
 
-def _forget(entry: TableEntry) -> str:
+def forget(entry: TableEntry) -> str:
+    """How an operator makes Redis forget what it knows of a table."""
     return f"HDEL {TABLES.decode()} '{entry.connector} {entry.topic}'"
 
 
@@ -49,7 +50,7 @@ def load_tables(wire: Wire) -> Tables:
 
 
 def _tables(reply: list[bytes]) -> Tables:
-    return Tables([TableEntry.decode(value) for value in reply[1::2]], _forget)
+    return Tables([TableEntry.decode(value) for value in reply[1::2]], forget)
 
 
 class Fence:

@@ -9,12 +9,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import redis
 from redis.connection import parse_url
 
-__all__ = ["SENTINEL_PORT", "SentinelUri", "fault", "nodes", "options", "place", "sentinel", "sentinel_place"]
+__all__ = [
+    "PORT",
+    "SENTINEL_PORT",
+    "SentinelUri",
+    "cluster_place",
+    "fault",
+    "nodes",
+    "options",
+    "place",
+    "seeds",
+    "sentinel",
+    "sentinel_place",
+    "single",
+]
+
+PORT: Final = 6379
 
 SENTINEL_PORT: Final = 26379
 _FORMS = (
     "write redis://host:port/database, rediss:// for TLS, unix:///path?db=0 for a socket, "
-    "redis+sentinel://host:port,host:port/master/database for Sentinel"
+    "redis+sentinel://host:port,host:port/master/database for Sentinel, redis://host:port,host:port for a cluster"
 )
 _SENTINEL_SCHEMES: Final = {"redis+sentinel": False, "rediss+sentinel": True}
 """Ours, and whether they mean TLS: ``/master/database`` follows the sentinels."""
@@ -34,7 +49,7 @@ class SentinelUri:
     password: str = field(default="", repr=False)
 
 
-def nodes(text: str) -> tuple[tuple[str, int], ...]:
+def nodes(text: str, port_of_all: int = SENTINEL_PORT) -> tuple[tuple[str, int], ...]:
     """``host:port,host`` as pairs. `ValueError` says what is wrong, without repeating it."""
     found = []
     for part in text.split(","):
@@ -44,9 +59,30 @@ def nodes(text: str) -> tuple[tuple[str, int], ...]:
         except ValueError:
             host, port = None, None
         if not host or parts.path or parts.username is not None:
-            raise ValueError("expected sentinels as host:port, comma-separated")
-        found.append((host, port or SENTINEL_PORT))
+            raise ValueError("expected servers as host:port, comma-separated")
+        found.append((host, port or port_of_all))
     return tuple(found)
+
+
+def _hosts(uri: str) -> tuple[str, str, str]:
+    """What stands before the hosts of an address, the hosts, and what stands behind them."""
+    scheme, mark, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    return scheme + mark + user + at, hosts, slash + path
+
+
+def seeds(uri: str) -> tuple[tuple[str, int], ...]:
+    """The nodes that ``redis://user:password@host:port,host:port/0`` names. `ValueError` as from `nodes`."""
+    return nodes(_hosts(uri)[1] or "localhost", PORT)
+
+
+def single(uri: str) -> str:
+    """The same address with the first of its nodes alone."""
+    if sentinel(uri) is not None:
+        return uri
+    before, hosts, behind = _hosts(uri)
+    return before + hosts.partition(",")[0] + behind
 
 
 def sentinel(uri: str) -> SentinelUri | None:
@@ -86,7 +122,9 @@ def fault(uri: str) -> str:
     except ValueError as error:
         return str(error)
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(single(uri))
+        if parts.scheme in ("redis", "rediss"):
+            seeds(uri)
     except ValueError:
         return f"not a Redis URI; {_FORMS}"
     path = unquote(parts.path)
@@ -101,7 +139,7 @@ def fault(uri: str) -> str:
         if not path.strip("/"):
             return f"the path of the socket is missing; {_FORMS}"
     try:
-        given = options(uri)
+        given = options(single(uri))
         made = given.pop("connection_class", redis.Connection)(**given)
     except TypeError:
         return f"a parameter behind the ? is not known for this kind of address (ssl_… are rediss:'s); {_FORMS}"
@@ -128,3 +166,8 @@ def place(uri: str) -> str:
 def sentinel_place(master: str, sentinels: tuple[tuple[str, int], ...]) -> str:
     """A master behind sentinels as messages name it."""
     return f"{master} of the sentinels {','.join(f'{host}:{port}' for host, port in sentinels)}"
+
+
+def cluster_place(found: tuple[tuple[str, int], ...]) -> str:
+    """A cluster as messages name it."""
+    return f"the cluster of {','.join(f'{host}:{port}' for host, port in found)}"

@@ -90,6 +90,7 @@ class _SinkTask:
             max_bytes=capabilities.max_batch_bytes,
             not_known=placeholders(settings.unavailable_value_placeholder),
             tolerant=self._errors.policy.tolerant,
+            versions=not capabilities.atomic_offsets,
         )
         self._consumer = RecordConsumer(
             worker, f"connect-{settings.name}", f"{settings.name}-{context.task}", self._revoked

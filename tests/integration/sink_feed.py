@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from cdc.local.kafka import Kafka
+from cdc.local.redis_cluster import RedisCluster
+from cdc.mirror.store import Partition
 from cdc.plugin import TaskContext
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, Position
+from cdc.redis.cluster.witnesses import witnessed
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
+from cdc.redis.fence import offset_key
 from cdc.runtime.sink_task import run_sink_task
 
 PATIENCE_S = 120.0
@@ -122,12 +125,17 @@ class Bench:
             "topics.regex": f"{self.prefix}\\..*",
             "topics.refresh.ms": "200",
             "redis.uri": self.redis.url,
+            "redis.cluster.enabled": str(self.clustered).lower(),
             "redis.key": self.prefix + ":{table}:{pk}",
             **{key.replace("_", "."): value for key, value in more.items()},
         }
 
+    @property
+    def clustered(self) -> bool:
+        return isinstance(self.redis, RedisCluster)
+
     @contextlib.contextmanager
-    def client(self) -> Iterator[redis.Redis]:
+    def client(self) -> Iterator[Any]:
         client = self.redis.client()
         try:
             yield client
@@ -143,14 +151,20 @@ class Bench:
                 pipe.hgetall(key)
             rows = pipe.execute()
         return {
-            key.decode().removeprefix(f"{self.prefix}:"): {k.decode(): v.decode() for k, v in row.items()}
+            key.decode().removeprefix(f"{self.prefix}:"): {
+                k.decode(): v.decode() for k, v in row.items() if k != b"__cdc:version"
+            }
             for key, row in zip(keys, rows, strict=True)
         }
 
     def offset(self, topic: str, partition: int = 0) -> Mapping[str, Any] | None:
         """What Redis holds about a partition."""
+        name, part = f"{self.prefix}-sink", Partition(topic, partition)
         with self.client() as client:
-            text = client.get(f"__cdc:offset:{{{self.prefix}-sink}}:{topic}:{partition}")
+            if self.clustered:
+                stored = witnessed(client.hget, name, part)
+                return None if stored is None else json.loads(stored.encode())
+            text = client.get(offset_key(name, part))
         return None if text is None else json.loads(text)
 
 

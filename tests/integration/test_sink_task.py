@@ -33,6 +33,13 @@ def bench(apache_kafka: ApacheKafka, redis7: Redis, schemas: Schemas) -> Bench:
     return Bench(apache_kafka, redis7, schemas)
 
 
+@pytest.fixture(params=["redis7", "valkey9_cluster"])
+def both_bench(request: pytest.FixtureRequest, apache_kafka: ApacheKafka, schemas: Schemas) -> Bench:
+    """One server, and a cluster."""
+    schemas.away = False
+    return Bench(apache_kafka, request.getfixturevalue(request.param), schemas)
+
+
 @pytest.fixture
 def any_bench(any_kafka: Kafka, any_redis: RedisServer, schemas: Schemas) -> Bench:
     schemas.away = False
@@ -90,64 +97,66 @@ def test_a_history_is_mirrored_on_every_broker_and_every_redis(any_bench: Bench)
         mirrored(any_bench, users, orders, sink=sink)
 
 
-def test_a13_composite_keys_with_colons_are_distinct(bench: Bench) -> None:
-    table = bench.table(columns={"a": "string", "b": "string"}, key=("a", "b"))
+def test_a13_composite_keys_with_colons_are_distinct(both_bench: Bench) -> None:
+    table = both_bench.table(columns={"a": "string", "b": "string"}, key=("a", "b"))
     table.put(a="a:b", b="c")
     table.put(a="a", b="b:c")
     table.flush()
-    with Sink(bench):
-        eventually(lambda: len(bench.dump()) == 2)
-    assert bench.dump() == {"users:a\\:b:c": {"a": "a:b", "b": "c"}, "users:a:b\\:c": {"a": "a", "b": "b:c"}}
+    with Sink(both_bench):
+        eventually(lambda: len(both_bench.dump()) == 2)
+    assert both_bench.dump() == {"users:a\\:b:c": {"a": "a:b", "b": "c"}, "users:a:b\\:c": {"a": "a", "b": "b:c"}}
 
 
-def test_a9_a_dropped_column_goes_away_also_after_a_restart(bench: Bench) -> None:
-    table = bench.table()
+def test_a9_a_dropped_column_goes_away_also_after_a_restart(both_bench: Bench) -> None:
+    table = both_bench.table()
     for n in range(10):
         table.put(id=n, name="old", score=1)
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
     table.alter({"id": "long", "name": ["null", "string"], "age": ["null", "int"]})
     for n in range(10):
         table.put(id=n, name="new", age=n)
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
 
 
-def test_a11_unknown_columns_stay_and_exact_texts_win(bench: Bench) -> None:
-    table = bench.table()
+def test_a11_unknown_columns_stay_and_exact_texts_win(both_bench: Bench) -> None:
+    table = both_bench.table()
     table.put(id=1, name="a long text", score=1)
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
         unknown = {HEADER_UNKNOWN: json.dumps(["name"]).encode()}
         table.put(id=1, name="filler", score=2, headers=unknown)
         table.put(id=2, score=3, headers={HEADER_TEXT: json.dumps({"name": "exact"}).encode()})
         table.rows[1,]["name"], table.rows[2,]["name"] = "a long text", "exact"
-        mirrored(bench, table, sink=sink)
+        mirrored(both_bench, table, sink=sink)
 
 
-def test_a3_a_replay_from_the_beginning_changes_nothing(bench: Bench) -> None:
-    table = bench.table(partitions=2)
+def test_a3_a_replay_from_the_beginning_changes_nothing(both_bench: Bench) -> None:
+    table = both_bench.table(partitions=2)
     for n in range(100):
         table.put(id=n % 20, name=f"v{n}")
         table.delete(id=(n + 7) % 20)
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
-    with bench.client() as client:
-        client.delete(*client.keys(f"__cdc:offset:{{{bench.prefix}-sink}}:*"))
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
-        eventually(lambda: sum((bench.offset(table.topic, n) or {"next": 0})["next"] for n in (0, 1)) == table.sent)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
+    with both_bench.client() as client:
+        client.delete(*client.keys(f"__cdc:offset:{{{both_bench.prefix}-sink}}:*"))
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
+        eventually(
+            lambda: sum((both_bench.offset(table.topic, n) or {"next": 0})["next"] for n in (0, 1)) == table.sent
+        )
 
 
-def test_a5_records_that_the_source_sends_again_are_dropped(bench: Bench) -> None:
+def test_a5_records_that_the_source_sends_again_are_dropped(both_bench: Bench) -> None:
     """At-least-once: the source sends what it sent once more, with the same positions."""
-    table = bench.table()
+    table = both_bench.table()
     for n in range(50):
         table.put(id=n, name="old")
     for n in range(50):
         table.put(id=n, name="new")
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
         table.sent = 0
         rows = dict(table.rows)
         for n in range(50):
@@ -155,20 +164,20 @@ def test_a5_records_that_the_source_sends_again_are_dropped(bench: Bench) -> Non
         table.rows = rows
         table.sent = 100
         table.put(id=99, name="last")
-        mirrored(bench, table, sink=sink)
+        mirrored(both_bench, table, sink=sink)
         eventually(lambda: sink.reports["metrics"]["replays"] == 50)
 
 
-def test_debezium_s_records_without_our_headers_are_mirrored(bench: Bench) -> None:
-    table = bench.table(positions=False)
+def test_debezium_s_records_without_our_headers_are_mirrored(both_bench: Bench) -> None:
+    table = both_bench.table(positions=False)
     for n in range(20):
         table.put(id=n, name="x")
     table.delete(id=3)
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
         table.truncate()
         table.put(id=1, name="after")
-        mirrored(bench, table, sink=sink)
+        mirrored(both_bench, table, sink=sink)
 
 
 def test_records_of_aborted_transactions_are_never_seen(bench: Bench) -> None:
@@ -229,39 +238,39 @@ def test_named_topics_are_waited_for(bench: Bench) -> None:
         mirrored(bench, table, sink=sink)
 
 
-def test_h22_a_topic_that_would_share_keys_stops_the_task_before_its_first_row(bench: Bench) -> None:
-    users = bench.table("users")
+def test_h22_a_topic_that_would_share_keys_stops_the_task_before_its_first_row(both_bench: Bench) -> None:
+    users = both_bench.table("users")
     users.put(id=1, name="x")
-    sink = Sink(bench, redis_key=bench.prefix + ":users:{id}")
-    mirrored(bench, users, sink=sink)
-    other = bench.table("others")
+    sink = Sink(both_bench, redis_key=both_bench.prefix + ":users:{id}")
+    mirrored(both_bench, users, sink=sink)
+    other = both_bench.table("others")
     other.put(id=1, name="y")
     other.flush()
     assert "would share keys such as" in failure(sink)
-    mirrored(bench, users)
+    mirrored(both_bench, users)
 
 
 # --- bad records -----------------------------------------------------------------------------------------
 
 
-def test_a16_a_foreign_key_stops_the_task_with_its_coordinates_and_nothing_is_lost(bench: Bench) -> None:
-    table = bench.table()
-    with bench.client() as client:
-        client.set(f"{bench.prefix}:users:5", "not ours")
+def test_a16_a_foreign_key_stops_the_task_with_its_coordinates_and_nothing_is_lost(both_bench: Bench) -> None:
+    table = both_bench.table()
+    with both_bench.client() as client:
+        client.set(f"{both_bench.prefix}:users:5", "not ours")
     for n in range(10):
         table.put(id=n, name="x")
     table.flush()
     for _ in range(2):  # it stays that way over restarts
-        message = failure(Sink(bench))
+        message = failure(Sink(both_bench))
         assert f"{table.topic}[0] offset 5" in message
-        assert f"{bench.prefix}:users:5" in message
+        assert f"{both_bench.prefix}:users:5" in message
         assert "WRONGTYPE" in message
         assert "Remedy: remove or rename that key" in message
-    with bench.client() as client:
-        assert client.hgetall(f"{bench.prefix}:users:9") == {b"id": b"9", b"name": b"x"}
-        client.delete(f"{bench.prefix}:users:5")
-    with Sink(bench) as sink:
-        mirrored(bench, table, sink=sink)
+    with both_bench.client() as client:
+        assert client.hmget(f"{both_bench.prefix}:users:9", "id", "name") == [b"9", b"x"]
+        client.delete(f"{both_bench.prefix}:users:5")
+    with Sink(both_bench) as sink:
+        mirrored(both_bench, table, sink=sink)
 
 
 def test_an_undecodable_record_stops_the_task_in_front_of_it(bench: Bench) -> None:
@@ -463,18 +472,18 @@ def test_a_kafka_that_is_killed_is_waited_for(
 # --- several tasks, kills --------------------------------------------------------------------------------
 
 
-def test_a14_a_truncate_with_several_tasks(bench: Bench) -> None:
-    table = bench.table(partitions=4)
-    with Sink(bench, task=0) as one, Sink(bench, task=1) as other:
+def test_a14_a_truncate_with_several_tasks(both_bench: Bench) -> None:
+    table = both_bench.table(partitions=4)
+    with Sink(both_bench, task=0) as one, Sink(both_bench, task=1) as other:
         for history in range(3):
             for n in range(200):
                 table.put(id=n, name=f"h{history}")
             table.truncate()
             for n in range(100, 150):
                 table.put(id=n, name=f"after{history}")
-        mirrored(bench, table, sink=one)
+        mirrored(both_bench, table, sink=one)
         table.truncate()
-        mirrored(bench, table, sink=other)
+        mirrored(both_bench, table, sink=other)
 
 
 @pytest.fixture
@@ -492,9 +501,9 @@ def processes() -> Iterator[Callable[..., SinkProcess]]:
 
 
 def test_a22_a_sink_that_is_killed_again_and_again_ends_equal(
-    bench: Bench, processes: Callable[..., SinkProcess]
+    both_bench: Bench, processes: Callable[..., SinkProcess]
 ) -> None:
-    table = bench.table(partitions=3)
+    table = both_bench.table(partitions=3)
     for n in range(20_000):
         table.put(id=n % 3000, name=f"v{n}", score=n if n % 2 else None)
         if n % 7 == 0:
@@ -503,36 +512,36 @@ def test_a22_a_sink_that_is_killed_again_and_again_ends_equal(
             table.truncate()
     table.flush()
     for share in (0.1, 0.4, 0.7):
-        sink = processes(bench, batch_max_records="100")
+        sink = processes(both_bench, batch_max_records="100")
         end = share * table.sent
 
         def reached(end: float = end) -> bool:
-            return sum((bench.offset(table.topic, n) or {"next": 0})["next"] for n in range(3)) >= end
+            return sum((both_bench.offset(table.topic, n) or {"next": 0})["next"] for n in range(3)) >= end
 
         eventually(reached)
         sink.kill()
-    sink = processes(bench, batch_max_records="100")
-    mirrored(bench, table)
+    sink = processes(both_bench, batch_max_records="100")
+    mirrored(both_bench, table)
     assert sink.stop() == 0
 
 
 def test_a23_a_zombie_that_wakes_up_cannot_bring_old_values_back(
-    bench: Bench, processes: Callable[..., SinkProcess]
+    both_bench: Bench, processes: Callable[..., SinkProcess]
 ) -> None:
-    table = bench.table(partitions=2)
+    table = both_bench.table(partitions=2)
     for n in range(200):
         table.put(id=n, name="first")
-    zombie = processes(bench, 0)
-    mirrored(bench, table)
+    zombie = processes(both_bench, 0)
+    mirrored(both_bench, table)
     zombie.pause()
-    heir = processes(bench, 1)
+    heir = processes(both_bench, 1)
     for n in range(200):
         table.put(id=n, name="second")
-    mirrored(bench, table)
+    mirrored(both_bench, table)
     zombie.resume()
     for n in range(200):
         table.put(id=n, name="third")
-    mirrored(bench, table)
+    mirrored(both_bench, table)
     assert heir.stop() == 0
 
 

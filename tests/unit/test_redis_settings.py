@@ -73,7 +73,7 @@ def test_the_name_of_redis_s_own_connector_for_expiry_is_taken() -> None:
         ({"metadata.fields": "("}, "not a regular expression"),
         ({"unavailable.value.placeholder": "hex:1"}, "hexadecimal"),
         ({"redis.type": "JSON"}, "HASH"),
-        ({"redis.cluster": "true"}, "false"),
+        ({"redis.cluster": "yes please"}, "boolean"),
         ({"redis.ttl": "0"}, "greater than or equal to 1"),
         ({"redis.kye": "x"}, "Extra inputs"),
         ({"errors.tolerance": "some"}, "none"),

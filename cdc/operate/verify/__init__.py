@@ -140,6 +140,6 @@ def _compare_pair(pair: Pair, told: TableReport, patience: float | None, limit: 
         progress = None
         if patience is not None:
             ends = open_parts.enter_context(closing(TopicEnds(pair.worker, pair.topic)))
-            offset = sink_offsets(client, pair.sink.name, pair.topic)
+            offset = sink_offsets(client, pair.sink, pair.topic)
             progress = BridgeProgress(connection, pair.source.slot, pair.topic, ends, offset)
         TableComparison(rows, pair.space(rows), Hashes(client), told, progress, patience or 0.0).run(limit)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import redis
 
 from cdc.operate.verify.compare import Found, NotAHash
+from cdc.redis.cluster.versions import VERSION_FIELD
 from cdc.redis.errors import translate
 
 __all__ = ["Hashes"]
@@ -56,6 +57,7 @@ class Hashes:
 
 def _found(answer: Any) -> Found:
     if isinstance(answer, dict):
+        answer.pop(VERSION_FIELD, None)
         return answer or None
     if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
         return NotAHash("another type of value")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
@@ -20,6 +21,7 @@ from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.postgres.connector import PostgresSourceConnector
 from cdc.redis.access import Access
+from cdc.redis.cluster.witnesses import witnessed
 from cdc.redis.config import RedisConfig
 from cdc.redis.connector import RedisSinkConnector
 from cdc.redis.errors import translate
@@ -118,19 +120,27 @@ def _settings(sinks: list[ConnectorSpec]) -> Iterator[tuple[ConnectorSpec, Redis
             yield spec, spec.connector.settings
 
 
-def open_redis(sink: RedisConfig) -> redis.Redis:
-    """A client of the server that a sink writes to."""
-    return Access.of(sink).client("verify")
+def open_redis(sink: RedisConfig) -> Any:
+    """A client of the server, or of the cluster, that a sink writes to."""
+    try:
+        return Access.of(sink).client("verify")
+    except redis.RedisError as error:  # a cluster's client connects when it is made
+        raise translate(error, "connecting to Redis") from None
 
 
-def sink_offsets(client: redis.Redis, sink: str, topic: str) -> Callable[[int], int]:
+def sink_offsets(client: Any, sink: RedisConfig, topic: str) -> Callable[[int], int]:
     """Partition → the offset of its first record that the sink has not applied, 0 when it has applied none."""
 
     def read(partition: int) -> int:
+        part = Partition(topic, partition)
         try:
-            value = client.get(offset_key(sink, Partition(topic, partition)))
+            if sink.redis_cluster_enabled:
+                stored = witnessed(client.hget, sink.name, part)
+            else:
+                value = client.get(offset_key(sink.name, part))
+                stored = StoredOffset.decode(value) if isinstance(value, bytes) else None
         except redis.RedisError as error:
             raise translate(error, "reading the sink's offsets from Redis") from None
-        return StoredOffset.decode(value).next if isinstance(value, bytes) else 0
+        return 0 if stored is None else stored.next
 
     return read

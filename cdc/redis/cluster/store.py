@@ -1,0 +1,281 @@
+"""The store for a cluster: the seam of `cdc.mirror.store` over connections to all primaries.
+
+There is no transaction across nodes. Each row has its version, and the guard (`cdc.redis.cluster.library`) drops what
+is not later, so that batches can be written again, in part or whole, by anybody; offsets follow behind the rows, in
+witnesses (`cdc.redis.cluster.witnesses`).
+
+A second set of connections, opened when it is first needed, does what goes on beside batches: truncates and the removal
+of expiry.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import hiredis
+
+from cdc.errors import CdcError
+from cdc.mirror.keys import KeySpace
+from cdc.mirror.store import Arrival, Batch, Capabilities, GuardLost, Partition, Refusal, StoredOffset, Verdict
+from cdc.mirror.tables import TableEntry, Tables
+from cdc.redis.cluster.catalog import Catalog
+from cdc.redis.cluster.library import IN_PART, change
+from cdc.redis.cluster.nodes import Call, Nodes
+from cdc.redis.cluster.slots import fence_key, slot_of
+from cdc.redis.cluster.sweeps import ClusterSweep
+from cdc.redis.cluster.truncate import Truncates
+from cdc.redis.cluster.versions import foreign_source, version
+from cdc.redis.cluster.witnesses import Witnesses
+from cdc.redis.connection import pack
+from cdc.redis.errors import classify
+
+__all__ = ["ClusterStore"]
+
+_PAGES: Final = 4
+"""Pages of keys of each primary that are looked at in one `ClusterStore.advance`."""
+_OFFSETS_S: Final = 0.05
+"""How long offsets may lag behind rows: what is read again after a crash."""
+
+
+class ClusterStore:
+    """Rows as hashes, each with its version; offsets on every primary (`cdc.mirror.store.Store`)."""
+
+    def __init__(
+        self, connector: str, nodes: Callable[[], Nodes], capabilities: Capabilities, ttl: int | None, fence_ttl: int
+    ) -> None:
+        """``ttl`` of rows in seconds, ``fence_ttl`` of deletes in milliseconds. ``nodes`` makes connections."""
+        self.capabilities = capabilities
+        self._connector = connector
+        self._make_nodes = nodes
+        self._ttl = ttl
+        self._fence_ttl = fence_ttl
+        self._nodes: Nodes | None = None
+        self._control: Nodes | None = None
+        self._catalog = Catalog(connector)
+        self._witnesses: Witnesses | None = None
+        self._topology: object = None
+        self._batch: Batch | None = None
+        self._stored = 0
+        """How many of the calls under way store offsets."""
+        self._stored_at = 0.0
+        self._unseen: dict[Partition, StoredOffset] = {}
+        """Offsets whose batch had refusals of which nobody has said yet that they were seen."""
+        self._topic_ids: dict[Partition, str | None] = {}
+        self._truncates = Truncates(self._second, self._truncated_at, fence_ttl)
+        self._expiring: list[tuple[TableEntry, ClusterSweep]] = []
+        self._look_for_expiring = False
+        self.in_part = 0
+        """Changes of some columns of rows that are not there, which were left out."""
+
+    def take(self, partitions: Collection[Partition]) -> Mapping[Partition, StoredOffset]:
+        if self._batch is not None:
+            self.close()
+        self._forget()
+        with self._closing():
+            nodes = self._nodes = self._nodes or self._make_nodes()
+            nodes.open()
+            self._catalog.load(nodes)
+            witnesses = Witnesses(nodes, self._connector, partitions)
+            self._topology = nodes.topology
+            offsets = witnesses.offsets()
+        self._witnesses = witnesses
+        self._topic_ids = {partition: stored.topic_id for partition, stored in offsets.items()}
+        self._look_for_expiring = self._ttl is None
+        return offsets
+
+    def tables(self) -> Tables:
+        self._guarded()
+        return self._catalog.tables
+
+    # --- batches -----------------------------------------------------------------------------------------
+
+    def write(self, batch: Batch) -> None:
+        with self._closing():
+            nodes, witnesses = self._guarded()
+            self._catalog.learn(nodes, batch.entries)
+            now = time.monotonic()
+            calls: list[Call] = []
+            if witnesses.due and now - self._stored_at >= _OFFSETS_S:
+                self._stored_at = now
+                calls = witnesses.calls()
+            self._stored = len(calls)
+            self._topic_ids.update((partition, stored.topic_id) for partition, stored in batch.offsets.items())
+            calls += self._changes(batch)
+            nodes.send(calls)
+            self._batch = batch
+
+    def _changes(self, batch: Batch) -> Iterator[Call]:
+        ttl = b"" if self._ttl is None else self._ttl
+        fence_ttl = self._fence_ttl
+        versions = batch.versions or {}
+        nowhere = (b"", b"")
+        for key, op in batch.ops.items():
+            source, position = versions.get(key, nowhere)
+            if not source:
+                partition = batch.sources[op[3]]
+                source, position = foreign_source(partition, self._topic_ids.get(partition)), b"%020d" % op[4]
+            yield Call(slot_of(key), change(key, fence_key(key), op, version(source, position), ttl, fence_ttl))
+
+    def settle(self) -> Sequence[Refusal]:
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return ()
+        with self._closing():
+            nodes, witnesses = self._guarded()
+            answers = nodes.receive()
+            if self._stored:
+                witnesses.settle(answers[: self._stored])
+            self._followed(nodes, witnesses)
+            outcomes = answers[self._stored :]
+            refusals = () if set(outcomes) <= _OUTCOMES else self._judge(nodes, batch, outcomes)
+            if refusals:
+                self._unseen = dict(batch.offsets)
+                witnesses.reach(batch.offsets)
+                witnesses.write()
+            else:
+                self._unseen = {}
+                witnesses.reach({partition: _seen(stored) for partition, stored in batch.offsets.items()})
+        return refusals
+
+    def _judge(self, nodes: Nodes, batch: Batch, outcomes: Sequence[object]) -> Sequence[Refusal]:
+        """The changes that were refused while their neighbours were made."""
+        refusals = []
+        for (key, op), outcome in zip(batch.ops.items(), outcomes, strict=True):
+            if outcome == IN_PART:
+                self.in_part += 1
+            elif isinstance(outcome, hiredis.ReplyError):
+                if classify(outcome) is not Verdict.REJECT:
+                    raise nodes.failed(outcome, slot_of(key), f"writing the key {key!r}")
+                refusals.append(Refusal(key, batch.sources[op[3]], op[4], str(outcome)))
+        return tuple(refusals)
+
+    def confirm(self) -> None:
+        with self._closing():
+            _, witnesses = self._guarded()
+            witnesses.reach({partition: _seen(stored) for partition, stored in self._unseen.items()})
+            self._unseen = {}
+            self._store(witnesses)
+
+    def verify(self) -> None:
+        with self._closing():
+            nodes, witnesses = self._guarded()
+            self._store(witnesses)
+            nodes.follow()
+            self._followed(nodes, witnesses)
+            witnesses.verify()
+
+    def _store(self, witnesses: Witnesses) -> None:
+        self._stored_at = time.monotonic()
+        witnesses.write()
+
+    def _followed(self, nodes: Nodes, witnesses: Witnesses) -> None:
+        """When slots have moved: does every primary have a witness?"""
+        if nodes.topology is not self._topology:
+            self._topology = nodes.topology
+            witnesses.follow()
+
+    def _guarded(self) -> tuple[Nodes, Witnesses]:
+        if self._nodes is None or self._witnesses is None:
+            raise GuardLost("no guard is in place")
+        return self._nodes, self._witnesses
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """After any error nothing is written before the next `take`."""
+        try:
+            yield
+        except GuardLost:
+            if self._nodes is not None and self._nodes.pending:
+                self.close()
+            self._forget()
+            raise
+        except CdcError:
+            self.close()
+            raise
+
+    def _forget(self) -> None:
+        self._witnesses = None
+        self._batch = None
+        self._unseen = {}
+        self._expiring = []
+        self._look_for_expiring = False
+        self._truncates = Truncates(self._second, self._truncated_at, self._fence_ttl)
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    # --- truncates and expiry ----------------------------------------------------------------------------
+
+    def arrive(self, arrivals: Iterable[Arrival], partitions: Mapping[str, int]) -> None:  # noqa: ARG002 - no barrier
+        for arrival in arrivals:
+            self._truncates.arrive(arrival)
+
+    def advance(self) -> Sequence[Partition]:
+        released: list[Partition] = []
+        with self._closing():
+            _, witnesses = self._guarded()
+            if self._batch is None and witnesses.due and time.monotonic() - self._stored_at >= _OFFSETS_S:
+                self._store(witnesses)
+            if not self._truncates.empty:
+                released += self._truncates.advance(self._spaces)
+            if self._look_for_expiring:
+                self._find_expiring()
+            if self._expiring:
+                self._persist(*self._expiring[0])
+        return released
+
+    def _truncated_at(self, arrival: Arrival) -> bytes:
+        source = arrival.source.encode()
+        if not source:
+            source = foreign_source(arrival.partition, self._topic_ids.get(arrival.partition))
+        return version(source, arrival.position.encode())
+
+    def _spaces(self, topic: str) -> Sequence[KeySpace]:
+        entry = self._catalog.tables.get(self._connector, topic)
+        return [] if entry is None else entry.spaces()
+
+    def _find_expiring(self) -> None:
+        """Tables whose rows were written with an expiry that is no longer configured (EXACTNESS.md H23)."""
+        self._look_for_expiring = False
+        entries = [entry for entry in self._catalog.tables.of(self._connector) if entry.ttl is not None]
+        self._expiring = [(entry, ClusterSweep(self._second(), entry.spaces())) for entry in entries]
+
+    def _persist(self, entry: TableEntry, sweep: ClusterSweep) -> None:
+        """Take the expiry from some keys; when none is left, say so in the table's entry."""
+        nodes = self._second()
+        for _ in range(_PAGES):
+            if sweep.done:
+                break
+            calls = [Call(slot_of(key), pack(("PERSIST", key))) for key in sweep.page()]
+            for call, answer in zip(calls, nodes.run(calls), strict=True):
+                if isinstance(answer, hiredis.ReplyError):
+                    raise nodes.failed(answer, call.slot, "removing the expiry of rows")
+        if not sweep.done:
+            return
+        now = self._catalog.tables.get(self._connector, entry.topic) or entry
+        self._catalog.learn(nodes, {entry.topic: replace(now, ttl=None)})
+        self._expiring.pop(0)
+
+    def _second(self) -> Nodes:
+        if self._control is None:
+            self._control = self._make_nodes()
+            self._control.open()
+        return self._control
+
+    def close(self) -> None:
+        if self._nodes is not None:
+            self._nodes.close()
+            self._nodes = None
+        self._forget()
+
+
+_OUTCOMES: Final = frozenset((0, 1))
+
+
+def _seen(stored: StoredOffset) -> StoredOffset:
+    """The offset of a batch all of whose outcomes were seen."""
+    return stored if stored.previous is None else replace(stored, previous=None)
