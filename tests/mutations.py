@@ -52,8 +52,8 @@ MUTATIONS: Final = (
     Mutation(
         "H3",
         "cdc/postgres/position.py",
-        "            self._lsn = wal_end\n",
-        "            self._lsn = self.durable = wal_end\n",
+        "            self._move(wal_end)\n",
+        "            self._move(wal_end)\n            self.durable = wal_end\n",
         "tests/unit/test_position.py::test_idle_progress_is_stored_before_it_is_acknowledged",
     ),
     Mutation(

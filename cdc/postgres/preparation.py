@@ -38,9 +38,32 @@ HOLDER_GRACE_S: Final = 30.0
 """Waited beyond wal_sender_timeout for a slot in use: a dead host's walsender lives that long (H5)."""
 
 
-def server_findings(settings: Mapping[str, str]) -> list[Finding]:
-    """What the server's settings forbid."""
+STANDBY_SINCE: Final = 160000
+"""Slots can be made and read on a standby."""
+FAILOVER_SINCE: Final = 170000
+"""Standbys can keep slots in step with their primary's."""
+
+
+def server_findings(settings: Mapping[str, str], config: PostgresConfig, *, standby: bool) -> list[Finding]:
+    """What the server's settings and version forbid."""
     findings = []
+    version = int(settings.get("server_version_num", "0"))
+    if standby and version < STANDBY_SINCE:
+        findings.append(
+            Finding(
+                f"the server is a standby with Postgres {settings.get('server_version')}: decoding there needs 16",
+                key="database.hostname",
+                remedy="Connect to the primary",
+            )
+        )
+    if config.slot_failover and version < FAILOVER_SINCE:
+        findings.append(
+            Finding(
+                f"slot.failover needs Postgres 17, the server has {settings.get('server_version')}",
+                key="slot.failover",
+                remedy="Set it to false, or upgrade the server",
+            )
+        )
     if settings.get("wal_level") != "logical":
         findings.append(
             Finding(
@@ -49,7 +72,7 @@ def server_findings(settings: Mapping[str, str]) -> list[Finding]:
                 remedy="ALTER SYSTEM SET wal_level = logical; then restart the server",
             )
         )
-    if int(settings.get("server_version_num", "0")) < 140000:
+    if version < 140000:
         findings.append(
             Finding(
                 f"the server is Postgres {settings.get('server_version')}, logical messages in the stream need 14",
@@ -126,9 +149,14 @@ def publication_gap(error: Exception, config: PostgresConfig, lsn: int) -> GapEr
 
 
 def verify_position(
-    stored: StoredPosition, system: Mapping[str, Any], history: Callable[[int], str], config: PostgresConfig
+    stored: StoredPosition,
+    system: Mapping[str, Any],
+    history: Callable[[int], str],
+    config: PostgresConfig,
+    *,
+    standby: bool = False,
 ) -> None:
-    """Stop when the stored position is not a place in this server's WAL (H4)."""
+    """Stop when the stored position is not a place in this server's WAL (H4). A standby may still come to it."""
     origin = stored.origin
     if origin.get("system_identifier") != system["system_identifier"]:
         raise GapError(
@@ -150,6 +178,11 @@ def verify_position(
                 f"(timeline {system['timeline']}) was promoted without having received all that was streamed. "
                 f"Remedy: {reset_remedy(config)}"
             )
+    if stored.lsn > system["wal_flush"] and standby:
+        raise RetriableError(
+            f"this standby has the WAL up to {format_lsn(system['wal_flush'])}, the stored position is "
+            f"{format_lsn(stored.lsn)}, {sized(stored.lsn - system['wal_flush'])} ahead: waiting for it to catch up"
+        )
     if stored.lsn > system["wal_flush"]:
         raise GapError(
             f"the stored position {format_lsn(stored.lsn)} is beyond the end of the server's WAL "
@@ -232,6 +265,8 @@ def settings_of(connection: Connection) -> dict[str, str]:
             "server_version",
             "server_version_num",
             "max_slot_wal_keep_size",
+            "hot_standby_feedback",
+            "synchronized_standby_slots",
         ],
     )
 

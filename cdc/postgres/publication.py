@@ -194,5 +194,10 @@ def _execute(connection: Connection, statement: sql.Composed) -> None:
             f"preparing the publication: {' '.join(str(error).split())}. "
             f"Remedy: let the owner of the tables run: {statement.as_string(connection)};"
         ) from None
+    except psycopg.errors.ReadOnlySqlTransaction:
+        raise FatalError(
+            "this server is a standby, where the publication cannot be made or changed. "
+            f"Remedy: run on its primary: {statement.as_string(connection)};"
+        ) from None
     except psycopg.Error as error:
         raise translate(error, f"running {statement.as_string(connection)}") from None

@@ -11,19 +11,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from cdc.errors import RetriableError
+from cdc.errors import CdcError, RetriableError
 from cdc.plugin import Sweep, TaskContext
 from cdc.postgres.captured import is_hidden_otherwise, read_captured, selection_of
 from cdc.postgres.catalog import TableInfo, table_bytes
 from cdc.postgres.catalog_view import NamedTable
 from cdc.postgres.changes import Decoder
 from cdc.postgres.config import PostgresConfig
-from cdc.postgres.connection import Connection
 from cdc.postgres.evolution import Evolution
 from cdc.postgres.progress import SnapshotProgress
+from cdc.postgres.server import Server
 from cdc.postgres.slot_creation import CreationWait
 from cdc.postgres.snapshot import Begun, Chunk, ChunkReader, Exported
-from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.tables import TableRegistry
 from cdc.postgres.touched import TouchLog
 from cdc.postgres.watch import CatalogView
@@ -52,7 +51,7 @@ class Snapshots:
         name: str,
         tables: TableRegistry,
         touched: TouchLog,
-        connection: Callable[[], Connection],
+        server: Server,
         ask: Callable[[Sweep], None],
         publish: Callable[[Mapping[int, TableInfo]], None],
     ) -> None:
@@ -61,11 +60,14 @@ class Snapshots:
         self._name = name
         self._tables = tables
         self._touched = touched
-        self._connection = connection
+        self._server = server
+        self._connection = server.connection
         self._ask_runtime = ask
         self.publish = publish
         self.reader: ChunkReader | None = None
         """There is one from the first table on that is to be read."""
+        self.silent = False
+        """Whether nothing may be written: chunks are placed by `reached`."""
         self._begun: dict[int, Begun] = {}
         """Tables whose old keys are being deleted, before they are read again."""
         self._renew: set[int] = set()
@@ -153,10 +155,15 @@ class Snapshots:
             if table.ordered:
                 self._touched.tables.add(table.oid)
             else:
-                slot = f"cdc_snapshot_{os.getpid()}_{number}"
+                # Of this life alone: a slot of the last one goes only when its session has ended.
+                slot = f"cdc_snapshot_{os.getpid()}_{time.time_ns() // 1000}_{number}"
                 wait = CreationWait(slot, self._connection, self._context.stopping, self._context.report)
-                holder = ReplicationStream(self._config.conninfo(), self._name)
-                point, name = holder.export_snapshot(slot, wait)
+                holder = self._server.stream()
+                try:
+                    point, name = holder.export_snapshot(slot, wait)
+                except CdcError:
+                    holder.close()
+                    raise
                 wait.over()
                 exported = Exported(name, point, holder)
                 self.decoder.from_lsn[table.oid] = point
@@ -184,12 +191,13 @@ class Snapshots:
             config = self._config
             run = f"{config.name}/{os.getpid()}/{time.time_ns()}"
             self.reader = ChunkReader(
-                config.conninfo(),
+                self._server.conninfo(),
                 self._name,
                 config.snapshot_fetch_size,
                 run,
                 lambda connection, oid: read_captured(connection, config, oid),
                 config.schema_resnapshot_max_rows_per_second,
+                silent=self.silent,
             )
         if start:
             self.reader.start()
@@ -241,6 +249,25 @@ class Snapshots:
             self._begin(ready, tx, ordinal)
             return ()
         return () if ready is None else self._emit(ready, tx, lsn, ordinal)
+
+    @property
+    def awaited(self) -> bool:
+        """Without messages: whether something waits for the stream to come further."""
+        return self.reader is not None and self.reader.awaited
+
+    def reached(self, lsn: int, place: Callable[[], tuple[Transaction, int, int]]) -> Sequence[RowChange]:
+        """Without messages: the stream rests, and has passed all up to ``lsn``. The records of a chunk, if one may go.
+
+        ``place`` makes a place for them.
+        """
+        ready = None if self.reader is None else self.reader.reached(lsn)
+        if ready is None:
+            return ()
+        tx, at, ordinal = place()
+        if isinstance(ready, Begun):
+            self._begin(ready, tx, ordinal)
+            return ()
+        return self._emit(ready, tx, at, ordinal)
 
     def _begin(self, begun: Begun, tx: Transaction, ordinal: int) -> None:
         """The stream has passed the point from which a table is read again."""

@@ -21,6 +21,7 @@ from cdc.postgres.changes import Reselect
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.touched import DatabaseSnapshot
+from cdc.postgres.watermarks import last_record_end
 
 __all__ = ["reselect"]
 
@@ -29,8 +30,6 @@ _ATTRIBUTES: Final = (
     "(select string_agg(format('%s %s', a.attnum, a.attname), E'\\x01') from pg_attribute a"
     " where a.attrelid = {} and a.attnum > 0 and not a.attisdropped)"
 )
-_PAGE: Final = 8192
-"""Of the WAL: XLOG_BLCKSZ."""
 
 
 def reselect(
@@ -150,17 +149,10 @@ def _await_flush(connection: Connection, wait: Callable[[], None]) -> None:
     ).fetchone()
     if row is None:
         return  # a standby shows what it has received, which its primary has on disk
-    target = _last_record_end(row[0], row[1])
+    target = last_record_end(row[0], row[1])
     flushed = "select (pg_current_wal_flush_lsn() - '0/0')::bigint"
     while (found := connection.execute(flushed).fetchone()) is not None and found[0] < target:
         wait()
-
-
-def _last_record_end(insert: int, segment: int) -> int:
-    """Where the last record ends, given where the next one begins: a page's header may be between, and is flushed only
-    with the next record."""
-    header = 40 if insert - insert % _PAGE == insert - insert % segment else 24
-    return insert - header if insert % _PAGE == header else insert
 
 
 class _Pauses:

@@ -3,7 +3,8 @@
 A `ChunkReader` reads in a thread of its own. Each chunk is read in one REPEATABLE READ transaction together with
 ``pg_current_snapshot()``; after it a logical message is committed, and when the stream delivers that message every
 transaction the chunk could see has been streamed: there the chunk is emitted (EXACTNESS.md H8, H9). These messages
-are the only thing written to the database.
+are the only thing written to the database; where nothing may be written, the LSN takes their place
+(`cdc.postgres.watermarks`).
 
 A table that is read again while it is streamed begins with a message too (`Begun`): only when the stream has delivered
 it, it has passed whatever made the reading necessary, and the first chunk is read.
@@ -32,6 +33,7 @@ from cdc.postgres.copytext import parse_row
 from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.stream import ReplicationStream
 from cdc.postgres.touched import DatabaseSnapshot
+from cdc.postgres.watermarks import running_before, wal_reached
 from cdc.record import RawRow
 
 __all__ = ["CHUNK_BYTES", "MARKER_PREFIX", "Begun", "Chunk", "ChunkReader", "Exported"]
@@ -68,6 +70,8 @@ class Chunk:
     last: bool
     final: bool = False
     """Whether no table after this one has a row."""
+    at: int = 0
+    """Without messages: the LSN that the stream must have passed."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ class Begun:
 
     token: str
     oid: int
+    at: int = 0
     _go: threading.Event = field(default_factory=threading.Event)
 
     def go(self) -> None:
@@ -105,7 +110,15 @@ class ChunkReader:
     """
 
     def __init__(
-        self, conninfo: dict[str, str], name: str, rows: int, run: str, describe: Describe, again_per_second: int
+        self,
+        conninfo: dict[str, str],
+        name: str,
+        rows: int,
+        run: str,
+        describe: Describe,
+        again_per_second: int,
+        *,
+        silent: bool = False,
     ) -> None:
         self._conninfo = conninfo
         self._name = name
@@ -113,6 +126,8 @@ class ChunkReader:
         self._run_id = run
         self._describe = describe
         self._again_per_second = again_per_second
+        self._silent = silent
+        self._head: Chunk | Begun | None = None
         self._number = 0
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._ready: queue.Queue[Chunk | Begun] = queue.Queue(maxsize=2)
@@ -164,6 +179,23 @@ class ChunkReader:
             raise FatalError(f"the stream told the snapshot marker {token}, expected {chunk.token}")
         return chunk
 
+    @property
+    def awaited(self) -> bool:
+        """Without messages: whether something waits for the stream to reach its LSN."""
+        return self._head is not None or not self._ready.empty()
+
+    def reached(self, lsn: int) -> Chunk | Begun | None:
+        """Without messages: the next that the stream has reached, which has passed all up to ``lsn``."""
+        if self._head is None:
+            try:
+                self._head = self._ready.get_nowait()
+            except queue.Empty:
+                return None
+        if self._head.at > lsn:
+            return None
+        head, self._head = self._head, None
+        return head
+
     def raise_error(self) -> None:
         if self._error is not None:
             raise self._error
@@ -173,6 +205,8 @@ class ChunkReader:
         self._requests.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=10)
+        elif self._thread.ident is None:
+            self._release_requests()
 
     # -- the thread ---------------------------------------------------------------------------------
 
@@ -184,7 +218,10 @@ class ChunkReader:
             reading, marking = connections
             # A marker must be flushed, for the walsender to read it, but wait for no standby.
             marking.execute("set synchronous_commit = local")
-            while (request := self._requests.get()) is not None and not self._stopping.is_set():
+            while (request := self._requests.get()) is not None:
+                if self._stopping.is_set():
+                    self._requests.put(request)  # to be released with the others
+                    break
                 if not request.again:
                     self._ahead.remove(request.progress)
                 try:
@@ -274,10 +311,12 @@ class ChunkReader:
             " and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
         ).format(sql.Literal(oid))
         writers = set(reading.execute(query).fetchall())
+        running = running_before(reading, None)
         pause = 0.01
         # Other sessions' transactions: nothing signals their end but the catalog.
-        while writers and not self._stopping.wait(pause):
+        while (writers or running is not None) and not self._stopping.wait(pause):
             writers &= set(reading.execute(query).fetchall())
+            running = running if running is None else running_before(reading, running)
             pause = min(pause * 2, 1.0)
 
     def _read_exported(self, reading: Connection, marking: Connection, request: _Request, exported: Exported) -> None:
@@ -331,11 +370,15 @@ class ChunkReader:
         self._mark(marking, Chunk(f"{self._run_id}/{self._number}", table, rows, snapshot, after, first, last, final))
 
     def _mark(self, marking: Connection, ready: Chunk | Begun) -> None:
+        if self._silent:
+            ready.at = wal_reached(marking)
         while not self._stopping.is_set():
             try:
                 self._ready.put(ready, timeout=0.2)
             except queue.Full:
                 continue
+            if self._silent:
+                return
             # Only now: whoever sees the marker finds the chunk.
             marking.execute(
                 sql.SQL("select pg_logical_emit_message(true, {}, {})").format(
@@ -370,11 +413,11 @@ def _described(
     connection: Connection, progress: SnapshotProgress, describe: Describe
 ) -> tuple[DatabaseSnapshot, TableInfo]:
     """The running transaction's snapshot and the table as it sees it."""
-    row = connection.execute("select pg_current_snapshot()::text").fetchone()
+    row = connection.execute("select pg_current_snapshot()::text, pg_is_in_recovery()").fetchone()
     table = describe(connection, progress.oid)
     if table is None or row is None:
         raise _gone(progress)
-    return DatabaseSnapshot.parse(row[0]), table
+    return DatabaseSnapshot.parse(row[0], standby=row[1]), table
 
 
 def _select(table: TableInfo, *conditions: sql.Composable) -> sql.Composed:

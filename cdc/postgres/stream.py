@@ -67,6 +67,14 @@ class ReplicationStream:
         row = self._patiently(query, f"creating the replication slot {slot}", waiting)
         return parse_lsn(row[1])
 
+    def set_failover(self, slot: str) -> None:
+        """Have standbys keep an existing slot in step (Postgres 17)."""
+        query = sql.SQL("ALTER_REPLICATION_SLOT {} (FAILOVER true)").format(sql.Identifier(slot))
+        try:
+            self._connection.execute(query)
+        except psycopg.Error as error:
+            raise translate(error, f"making {slot} a failover slot") from None
+
     def export_snapshot(self, slot: str, waiting: Callable[[int], None]) -> tuple[int, str]:
         """A temporary slot's consistent point and the name of the snapshot exported there.
 

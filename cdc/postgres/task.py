@@ -23,7 +23,7 @@ from cdc.postgres.catalog import TableInfo
 from cdc.postgres.changes import CapturedTable, Decoder
 from cdc.postgres.choice import chosen_tables, set_identities
 from cdc.postgres.config import PostgresConfig
-from cdc.postgres.connection import Connection, application_name, connect
+from cdc.postgres.connection import application_name
 from cdc.postgres.evolution import Evolution
 from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.headers import context_headers
@@ -34,10 +34,11 @@ from cdc.postgres.position import MARK_PREFIX, Reset, StoredPosition, Tracker
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
+from cdc.postgres.server import Server
 from cdc.postgres.silence import Silence
-from cdc.postgres.slot_creation import CreationWait
-from cdc.postgres.slots import SlotInfo, drop_slot
+from cdc.postgres.slot_keeper import SlotKeeper
 from cdc.postgres.snapshot import MARKER_PREFIX
+from cdc.postgres.standby_checks import failover_findings, feedback_findings
 from cdc.postgres.stream import PublicationMissing, ReplicationStream
 from cdc.postgres.tables import TableRegistry, require
 from cdc.postgres.touched import TouchLog
@@ -54,6 +55,8 @@ ORIGIN_SINCE: Final = 160000
 """START_REPLICATION takes the option origin."""
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
+SILENT_POLL_S: Final = 0.02
+"""Longest wait for the stream while chunks are read that nothing in it announces."""
 ACK_SECONDS: Final = 0.1
 """Shortest time between two acknowledgements while data flows."""
 
@@ -69,12 +72,12 @@ class PostgresSourceTask(SourceTask):
         self.headers = context_headers(config, context.task) if config.extended_headers_enabled else ()
         self._name = application_name(config.name, context.worker)
         self._partition = json.dumps([config.name, {"server": config.topic_prefix}], separators=(",", ":"))
-        self._catalog: Connection | None = None
+        self._server = Server(config, self._name)
         self._stream: ReplicationStream | None = None
         self._messages = Messages(config)
-        self._heartbeat = Heartbeat(config, lambda: connect(config.conninfo(), self._name))
+        self._heartbeat = Heartbeat(config, self._server.connect)
         self._touched = TouchLog()
-        self._tables = TableRegistry(config, self._connection)
+        self._tables = TableRegistry(config, self._server.connection)
         self._watch: CatalogWatch | None = None
         self._snapshots = Snapshots(
             config,
@@ -82,7 +85,7 @@ class PostgresSourceTask(SourceTask):
             self._name,
             self._tables,
             self._touched,
-            self._connection,
+            self._server,
             self._sweep,
             self._publish,
         )
@@ -90,6 +93,7 @@ class PostgresSourceTask(SourceTask):
         self._decoder: Decoder
         self._tracker: Tracker
         self._first_offset = False
+        self._timeline = self._epoch = 0
         self._status_at = 0.0
         self._acknowledged = 0
         self._silence = Silence(config.wal_receiver_timeout_ms / 1000)
@@ -98,9 +102,9 @@ class PostgresSourceTask(SourceTask):
 
     def start(self, offsets: Mapping[str, Any]) -> None:
         config = self._config
-        connection = self._connection()
+        connection = self._server.connection()
         settings = preparation.settings_of(connection)
-        require(preparation.server_findings(settings))
+        require(preparation.server_findings(settings, config, standby=self._server.standby))
         sender_timeout = int(settings.get("wal_sender_timeout", "60000")) / 1000
         if sender_timeout > 0:
             self.keep_alive_interval = min(config.status_update_interval_ms / 1000, sender_timeout / 3)
@@ -114,15 +118,10 @@ class PostgresSourceTask(SourceTask):
         require(chosen.findings + table_findings(new, config, version) + _origin_findings(config, version))
 
         stored, reset = self._stored(offsets)
-        self._stream = stream = ReplicationStream(config.conninfo(), self._name)
+        self._stream = stream = self._server.stream()
         system = stream.identify()
-        slot = preparation.slot_of(connection, config)
-        if stored is not None:
-            preparation.verify_position(stored, system, stream.timeline_history, config)
-        if reset is not None:
-            self._give_up(slot, reset, sender_timeout)
-            slot = None
-        preparation.verify_slot(slot, config, stored, system["wal_flush"])
+        keeper = SlotKeeper(config, self._server, sender_timeout, self._context.stopping, self._context.report)
+        keeper.verify(stream, system, stored, reset)
         told = {t.oid: stored_tables[t.full_name] for t in chosen.tables if t.full_name in stored_tables}
         if reset is not None:
             told = {}  # every table is read again
@@ -130,16 +129,15 @@ class PostgresSourceTask(SourceTask):
         gaps = ensure_publication(connection, config, chosen.tables, stored, told)
         view = look(connection, config, None)
         warnings = table_warnings(chosen.tables, config, version)
+        warnings += [str(finding) for finding in feedback_findings(settings, standby=self._server.standby)]
+        warnings += [
+            str(finding) for finding in failover_findings(connection, config, settings, standby=self._server.standby)
+        ]
         for warning in warnings + all_tables_warnings(connection, config, chosen):
             _log.warning(warning, connector=config.name)
-        if slot is None:
-            wait = CreationWait(config.slot, self._connection, self._context.stopping, self._context.report)
-            begin = stream.create_slot(config.slot, wait)
-            wait.over()
-        else:
-            self._await_slot(sender_timeout)
-            begin = slot.confirmed_flush_lsn or slot.restart_lsn or 0
+        begin = keeper.take(stream, stored)
         position = self._position(stored, system, begin, 0 if reset is None else reset.epoch)
+        self._timeline, self._epoch = int(system["timeline"]), position.epoch
         self._tracker = Tracker(position, time.monotonic())
         self._acknowledged = position.lsn if stored is not None else 0
         self._evolution = Evolution(config, self._snapshots, self._context.report, set(stored_tables), version)
@@ -160,11 +158,14 @@ class PostgresSourceTask(SourceTask):
         )
         self._evolution.saw(view)
         self._snapshots.evolution, self._snapshots.decoder = self._evolution, self._decoder
-        since = "" if reset is None else Position(position.epoch, begin, 0, 0).text().decode()
+        self._snapshots.silent = config.read_only or self._server.standby
+        if self._snapshots.silent:
+            self._decoder.at_rest = self._at_rest
+        since = "" if reset is None else Position(position.epoch, begin - 1, 0, 0).text().decode()
         self._snapshots.plan(stored_tables, chosen.tables, view, gaps, since)
         self._evolution.look(view)
         stream.start(config.slot, position.lsn, config.publication, config.publish_origin)
-        self._watch = CatalogWatch(config, self._name)
+        self._watch = CatalogWatch(config, self._server)
         self._tables.on_relation = self._watch.wake
         self._watch.start(view)
         self._context.report("stream", {"slot": config.slot, "from": format_lsn(position.lsn), "epoch": position.epoch})
@@ -176,28 +177,6 @@ class PostgresSourceTask(SourceTask):
         reset = Reset.from_json(value)
         return (None, reset) if reset is not None else (StoredPosition.from_json(value), None)
 
-    def _give_up(self, slot: SlotInfo | None, reset: Reset, sender_timeout: float) -> None:
-        """Drop the slot, as an operator has asked: its place is taken by a new one, and every table is read again.
-
-        Nothing of that is stored before the first commit: a crash until then begins here again, with yet another slot.
-        """
-        lost = "" if reset.lsn is None else format_lsn(reset.lsn)
-        _log.warning("the slot is made anew and every table is read again, as was asked for", given_up_after=lost)
-        if slot is None:
-            return
-        preparation.verify_ours(slot, self._config)
-        self._await_slot(sender_timeout)
-        drop_slot(self._connection(), self._config.slot)
-
-    def _await_slot(self, sender_timeout: float) -> None:
-        preparation.wait_for_slot(
-            lambda: preparation.slot_of(self._connection(), self._config),
-            self._config.slot,
-            sender_timeout,
-            self._context.stopping,
-            self._tell_waiting,
-        )
-
     def _position(
         self, stored: StoredPosition | None, system: Mapping[str, Any], begin: int, least_epoch: int
     ) -> StoredPosition:
@@ -207,7 +186,8 @@ class PostgresSourceTask(SourceTask):
             return StoredPosition(preparation.next_epoch(least_epoch - 1), begin, None, None, origin)
         same = all(stored.origin.get(key) == origin[key] for key in ("system_identifier", "timeline", "slot"))
         epoch = stored.epoch if same else preparation.next_epoch(stored.epoch)
-        return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin)
+        placed = stored.placed if same else 0
+        return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin, placed)
 
     def _stored_tables(self, offsets: Mapping[str, Any]) -> dict[str, Any]:
         """What is stored of tables, by full name."""
@@ -250,8 +230,20 @@ class PostgresSourceTask(SourceTask):
         self._snapshots.swept(sweep)
 
     def place(self) -> tuple[Transaction, int, int]:
+        if self._snapshots.silent and not self._decoder.in_transaction and self._tracker.resting_at is not None:
+            return self._place_at_rest()
         tx, ordinal = self._decoder.place()
         return tx, tx.commit_lsn, ordinal
+
+    def _place_at_rest(self) -> tuple[Transaction, int, int]:
+        """A place between the last transaction and the next (`Tracker.place`)."""
+        lsn, ordinal = self._tracker.place()
+        last = self._tracker.last_commit_lsn
+        return Transaction(self._epoch, lsn, time.time_ns() // 1000, None, last), lsn, ordinal
+
+    def _at_rest(self) -> Sequence[RowChange]:
+        lsn = self._tracker.resting_at
+        return () if lsn is None else self._snapshots.reached(lsn, self._place_at_rest)
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -263,23 +255,31 @@ class PostgresSourceTask(SourceTask):
         decoder = self._decoder
         wait = self._heartbeat.wait
         timeout = min(timeout, self.keep_alive_interval if wait is None else wait)
+        changes: list[RowChange | ConnectRecord] = []
+        if self._snapshots.silent and self._snapshots.reader is not None:
+            if not decoder.in_transaction:
+                changes += self._at_rest()
+            timeout = 0.0 if changes else min(timeout, SILENT_POLL_S)
         try:
             frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
         except PublicationMissing as error:
             raise preparation.publication_gap(error, self._config, self._tracker.durable) from None
         if self._silence.ask(time.monotonic(), heard=bool(frames)):
             self._send_status(reply=True)
-        changes = decoder.feed(frames) if frames else []
+        if frames:
+            changes += decoder.feed(frames)
+        elif not changes and self._snapshots.awaited and time.monotonic() - self._status_at >= ACK_SECONDS:
+            self._send_status(reply=True)  # how far is the stream?
         if decoder.reselects:
             pending, decoder.reselects = decoder.reselects, []
             mode = self._config.toast_handling_mode
             if mode == "reselect":
                 stopping, infos = self._context.stopping, self._tables.infos
-                reselect(pending, self._connection, infos, self.keep_alive, stopping, self._fingerprint)
+                reselect(pending, self._server.connection, infos, self.keep_alive, stopping, self._fingerprint)
             else:
                 mark_unknown(pending, self._config.placeholder if mode == "placeholder" else None)
-        if beats := self._heartbeat.records():
-            changes += beats
+        changes += self._heartbeat.records()
+        if changes:
             self._tracker.told()
         if decoder.reply_requested:
             decoder.reply_requested = False
@@ -292,6 +292,7 @@ class PostgresSourceTask(SourceTask):
         evolution = self._evolution
         if not (evolution.dirty or evolution.left or self._first_offset or self._tracker.due(time.monotonic())):
             return {}
+        self._server.verify_timeline(self._timeline)
         values: dict[str, Any] = {self._partition: self._tracker.offer().to_json()}
         for name, value in evolution.left.items():
             values[self._table_partition(name)] = value
@@ -326,8 +327,7 @@ class PostgresSourceTask(SourceTask):
                 # The server is gone: it will be told after the next start.
                 self._context.report("stream", {"lost": "before the last acknowledgement"})
             self._stream.close()
-        if self._catalog is not None:
-            self._catalog.close()
+        self._server.close()
         self._heartbeat.close()
 
     # -- parts --------------------------------------------------------------------------------------
@@ -369,11 +369,6 @@ class PostgresSourceTask(SourceTask):
         if self._watch is not None:
             self._watch.publish(tables)
 
-    def _tell_waiting(self, what: str) -> None:
-        if what:
-            _log.warning("waiting", cause=what)
-        self._context.report("waiting", what)
-
     def _send_status(self, *, reply: bool = False) -> None:
         self._running().send_status(self._tracker.received, self._tracker.durable, self._tracker.durable, reply=reply)
         self._acknowledged = self._tracker.durable
@@ -386,11 +381,6 @@ class PostgresSourceTask(SourceTask):
 
     def _tracker_started(self) -> bool:
         return hasattr(self, "_tracker")
-
-    def _connection(self) -> Connection:
-        if self._catalog is None or self._catalog.closed:
-            self._catalog = connect(self._config.conninfo(), self._name)
-        return self._catalog
 
     def _table_partition(self, full_name: str) -> str:
         parts = {"server": self._config.topic_prefix, "table": full_name}

@@ -28,9 +28,15 @@ class DatabaseSnapshot:
     running: frozenset[int]
 
     @classmethod
-    def parse(cls, text: str) -> DatabaseSnapshot:
-        """From ``xmin:xmax:xip,xip…``."""
+    def parse(cls, text: str, *, standby: bool = False) -> DatabaseSnapshot:
+        """From ``xmin:xmax:xip,xip…``.
+
+        On a ``standby`` Postgres leaves the running ones out. There nothing from ``xmin`` on counts as visible: what
+        the stream has told of a key is at least as good as a chunk's row.
+        """
         xmin, xmax, running = text.split(":")
+        if standby:
+            return cls(int(xmin), int(xmin), frozenset())
         return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
 
     def full_xid(self, xid: int) -> int:

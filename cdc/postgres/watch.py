@@ -21,7 +21,8 @@ from cdc.postgres.catalog import TableInfo, qualified
 from cdc.postgres.catalog_view import NamedTable, read_fingerprints
 from cdc.postgres.choice import places
 from cdc.postgres.config import PostgresConfig
-from cdc.postgres.connection import Connection, connect, translate
+from cdc.postgres.connection import Connection, translate
+from cdc.postgres.server import Server
 
 __all__ = ["CatalogView", "CatalogWatch", "look"]
 
@@ -72,9 +73,9 @@ def look(connection: Connection, config: PostgresConfig, before: CatalogView | N
 class CatalogWatch:
     """Looks again every ``schema.refresh.ms``, and soon after `wake`. Errors of the thread are raised by `take`."""
 
-    def __init__(self, config: PostgresConfig, name: str) -> None:
+    def __init__(self, config: PostgresConfig, server: Server) -> None:
         self._config = config
-        self._name = name
+        self._server = server
         self._interval = config.schema_refresh_ms / 1000
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -129,7 +130,7 @@ class CatalogWatch:
                 self._wake.clear()
                 try:
                     if connection is None or connection.closed:
-                        connection = connect(self._config.conninfo(), self._name)
+                        connection = self._server.connect()
                     failed = self._publish(connection)
                     view = look(connection, self._config, before)
                 except RetriableError as error:

@@ -30,7 +30,7 @@ def test_what_a_role_lacks_is_named_and_its_remedies_mend_it(database: Database)
                 "connector.class": "postgres",
                 "topic.prefix": "shop",
                 "database.hostname": place["host"],
-                "database.port": place["port"],
+                "database.port": str(place["port"]),
                 "database.dbname": database.name,
                 "database.user": role,
                 "database.password": "poor",

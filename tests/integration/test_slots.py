@@ -308,3 +308,24 @@ def _starting(source: Tail) -> tuple[threading.Thread, list[BaseException | None
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, ended
+
+
+def test_neither_other_tables_nor_other_databases_make_an_idle_slot_retain_wal(
+    database: Database, tail: MakeTail, new_database: Callable[[Postgres], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is confirmed and, with the server's next record of running transactions, what is kept too (H3, T6)."""
+    monkeypatch.setattr("cdc.postgres.position.IDLE_SECONDS", 0.0)
+    database.execute("create table t (id int primary key); create schema other")
+    source = tail().start().snapshot()
+    busy = "insert into {} select i, repeat('x', 500) from generate_series(1, 10000) i"
+    for where, table in ((new_database(database.server), "public.busy"), (database, "other.busy")):
+        where.execute(f"create table {table} (id int primary key, v text)")
+        where.execute(busy.format(table))
+        ((target,),) = database.execute("select pg_current_wal_flush_lsn()::text")
+        kept = f"select confirmed_flush_lsn >= '{target}' and restart_lsn >= '{target}' from pg_replication_slots"
+
+        def moved(kept: str = kept) -> bool:
+            database.execute("checkpoint")
+            return database.execute(f"{kept} where slot_name = %s", [source.config.slot]) == [(True,)]
+
+        source.until(moved)

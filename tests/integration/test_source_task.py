@@ -32,6 +32,7 @@ class Tail:
 
     def __init__(self, database: Database, **settings: Any) -> None:
         info = database.conninfo
+        self.database = database
         self.config = PostgresConfig.model_validate(
             {
                 "name": "tail",
@@ -116,8 +117,7 @@ class Tail:
             task._snapshots.reader.stop()
         assert task._stream is not None
         task._stream._connection.close()
-        if task._catalog is not None:
-            task._catalog.close()
+        task._server.close()
 
     def stop(self) -> None:
         if self.task is not None:

@@ -138,3 +138,21 @@ class TrackerMachine(RuleBasedStateMachine):
 
 
 TestTracker = TrackerMachine.TestCase
+
+
+def test_places_at_rest_lie_between_the_transactions_around_them_and_outlive_a_restart() -> None:
+    tracker = Tracker(StoredPosition(1, 100, None, None, {}), 0.0)
+    tracker.committed(150, 200)
+    assert tracker.resting_at == 200
+    assert [tracker.place(), tracker.place()] == [(199, 1), (199, 2)]
+    again = Tracker(StoredPosition.from_json(tracker.offer().to_json()), 0.0)
+    assert again.place() == (199, 3)
+    again.idle(300)
+    assert again.place() == (299, 1)
+    again.passed(400)  # a message outside of transactions, told at 400 with ordinal 0
+    assert again.place() == (400, 1)
+    again.reached(500, 1)
+    assert again.resting_at is None
+    again.idle(600)
+    again.committed(500, 510)
+    assert again.place() == (509, 1)

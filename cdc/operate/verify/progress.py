@@ -43,9 +43,15 @@ class BridgeProgress:
         A committed message instead of the WAL's current end: its commit flushes all before it, the stream is sure to
         reach it, on an idle database too, and the source acknowledges it at once. It is all that a comparison writes.
         """
+        doing = "marking a position in the WAL"
+        # A standby writes no message: there the source comes to what is replayed, and says so within 10 seconds.
+        replayed = self._query(
+            sql.SQL("select pg_last_wal_replay_lsn()::text where pg_is_in_recovery()"), "asking how far the standby is"
+        )
+        if replayed:
+            return parse_lsn(replayed[0][0])
         row = self._query(
-            sql.SQL("select pg_logical_emit_message(true, {}, '')::text").format(sql.Literal(MARK_PREFIX)),
-            "marking a position in the WAL",
+            sql.SQL("select pg_logical_emit_message(true, {}, '')::text").format(sql.Literal(MARK_PREFIX)), doing
         )
         return parse_lsn(row[0][0])
 
