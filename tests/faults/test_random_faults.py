@@ -27,10 +27,11 @@ from tests.histories import History
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(6 * 3600)]
 
-HISTORIES: Final = 10
-TRANSACTIONS: Final = 40
+HISTORIES: Final = int(os.environ.get("FAULTS_HISTORIES", "10"))
+"""Of a round."""
+TRANSACTIONS: Final = int(os.environ.get("FAULTS_TRANSACTIONS", "40"))
 """Of each history, while the bridge runs; as many before."""
-FAULTS_A_ROUND: Final = 20
+FAULTS_A_ROUND: Final = int(os.environ.get("FAULTS_A_ROUND", "20"))
 
 
 def seeds() -> Iterator[int]:
