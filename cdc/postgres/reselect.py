@@ -14,6 +14,7 @@ from typing import Final
 
 import psycopg
 from psycopg import sql
+from psycopg.pq.abc import PGresult
 
 from cdc.errors import RetriableError
 from cdc.postgres.catalog import TableInfo
@@ -30,6 +31,7 @@ _ATTRIBUTES: Final = (
     "(select string_agg(format('%s %s', a.attnum, a.attname), E'\\x01') from pg_attribute a"
     " where a.attrelid = {} and a.attnum > 0 and not a.attisdropped)"
 )
+_LOCK_TIMEOUT: Final = "set lock_timeout = '100ms'"
 
 
 def reselect(
@@ -97,16 +99,7 @@ def _read(
     xids = {item.change.tx.xid for item in batch if item.change.tx.xid is not None}
     wait = _Pauses(keep_alive, stopping)
     try:
-        while True:
-            visible = connection.execute("select pg_current_snapshot()::text").fetchone()
-            # The snapshot of the next statement is taken later, so it sees at least as much.
-            if visible is not None and all(DatabaseSnapshot.parse(visible[0]).sees(xid) for xid in xids):
-                break
-            # It is committed in the WAL but not yet visible: it waits for a synchronous standby.
-            wait()
-        result = connection.execute(query).pgresult
-        if result is None:
-            return {}
+        result = _rows(connection, query, xids, wait)
         width = len(key)
         found = {}
         durable = True
@@ -125,6 +118,32 @@ def _read(
             return {}  # the column or table went away between the catalog's answer and this statement
         raise translate(error, f"reading unchanged TOAST values of {info.full_name} again") from None
     return found
+
+
+def _rows(connection: Connection, query: sql.Composed, xids: set[int], wait: Callable[[], None]) -> PGresult:
+    """The answer to ``query``, in a snapshot that sees these transactions.
+
+    A table that somebody keeps locked is waited for in short pieces, so that the stream is kept alive meanwhile.
+    """
+    connection.execute(_LOCK_TIMEOUT)
+    try:
+        while True:
+            visible = connection.execute("select pg_current_snapshot()::text").fetchone()
+            # The snapshot of the next statement is taken later, so it sees at least as much.
+            if visible is not None and all(DatabaseSnapshot.parse(visible[0]).sees(xid) for xid in xids):
+                try:
+                    result = connection.execute(query).pgresult
+                except psycopg.errors.LockNotAvailable:
+                    wait()
+                    continue
+                if result is None:
+                    raise RuntimeError("a SELECT without a result")
+                return result
+            # It is committed in the WAL but not yet visible: it waits for a synchronous standby.
+            wait()
+    finally:
+        if not connection.closed:
+            connection.execute("reset lock_timeout")
 
 
 def _same_columns(then: Fingerprint | None, names: Sequence[str], now: bytes) -> bool:

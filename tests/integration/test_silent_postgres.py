@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -42,4 +43,27 @@ def test_a_server_with_nothing_to_tell_is_not_taken_for_lost(database15: Databas
         tail.commit()
     database15.execute("insert into a values (1)")
     tail.until(lambda: len(tail.changes) == 1)
+    tail.stop()
+
+
+def test_a_table_that_is_locked_while_values_are_read_again_costs_no_walsender(database15: Database) -> None:
+    """The stream is kept alive while a large value is waited for that somebody's ALTER TABLE keeps locked."""
+    database15.execute(f"alter database {database15.name} set wal_sender_timeout = '1s'")
+    database15.execute("create table a (id int primary key, n int, body text)")
+    database15.execute("alter table a alter body set storage external")
+    database15.execute("insert into a values (1, 0, repeat('x', 100000))")
+    tail = Tail(database15, status_update_interval_ms="100").start().snapshot()
+    told = len(tail.changes)
+    database15.execute("update a set n = 1")
+    with database15.connect() as holder:
+        holder.execute("begin; lock table a in access exclusive mode")
+        released = threading.Timer(4.0, lambda: holder.execute("commit"))
+        released.start()
+        tail.until(lambda: len(tail.changes) > told)
+        released.join()
+    after = tail.changes[-1].after
+    assert after is not None
+    assert [len(value or b"") for value in after] == [1, 1, 100000]
+    database15.execute("update a set n = 2")
+    tail.until(lambda: len(tail.changes) == told + 2)  # on the same connection: an ended one would be an error
     tail.stop()
