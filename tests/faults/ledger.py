@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["LEDGER", "Ledger", "Row"]
+__all__ = ["BEGUN", "LEDGER", "Ledger", "Row"]
 
 _HEAD: Final = ("fault", "injections", "lost", "duplicated", "regressed", "median s to heal", "worst s")
 
@@ -112,5 +113,7 @@ class Ledger:
         return told
 
 
+BEGUN: Final = time.monotonic()
+"""When the run began."""
 LEDGER: Final = Ledger.from_environment()
 """The run's."""

@@ -6,7 +6,7 @@ equal Postgres; at the end of a round the topics, folded by key, must too, value
 Redis and another follows the topics.
 
 ``FAULTS_SEED`` is the first round's seed, each further round has the next one; ``FAULTS_ROUNDS`` is how many are
-played, or ``FAULTS_BUDGET`` the seconds in which new ones are begun. What fails says its seed, and the faults so far.
+played, or ``FAULTS_BUDGET`` the seconds since the run began in which new ones are begun (one at least). What fails says its seed, and the faults so far.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 
 from bench.servers import Servers
 from tests.faults.injections import FAULTS
-from tests.faults.ledger import LEDGER
+from tests.faults.ledger import BEGUN, LEDGER
 from tests.faults.stage import Stage, Statements, Ways
 from tests.histories import History
 
@@ -39,7 +39,7 @@ def seeds() -> Iterator[int]:
     if LEDGER.seeds:
         first = LEDGER.seeds[-1] + 1
     rounds = int(os.environ.get("FAULTS_ROUNDS", "0"))
-    until = time.monotonic() + float(os.environ.get("FAULTS_BUDGET", "0"))
+    until = BEGUN + float(os.environ.get("FAULTS_BUDGET", "0"))
     number = 0
     while number < max(1, rounds) or (not rounds and time.monotonic() < until):
         yield first + number
