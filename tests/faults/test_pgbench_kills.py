@@ -14,6 +14,7 @@ import pytest
 from bench.bridge import PATIENCE_SECONDS
 from bench.mirrored_pgbench import SINK, MirroredPgbench
 from tests.faults.extent import SECONDS
+from tests.faults.ledger import LEDGER
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
@@ -105,8 +106,10 @@ def test_both_ends_are_equal_after_kills_in_the_middle_of_pgbench(
         if pgbench.poll() is None:
             pgbench.kill()
             pgbench.communicate()
-    mirrored.settle()
+    heal = mirrored.settle()
     assert mirrored.prove() > 100_000
+    for _ in range(KILLS):
+        LEDGER.note(f"under pgbench: {kill.__name__.replace('_', ' ')}", heal)
     killed = mirrored.source if kill is kill_source else SINK if kill is kill_sink else None
     for name in (mirrored.source, SINK):
         # An outage of a part is waited out by the tasks.

@@ -6,7 +6,8 @@ equal Postgres; at the end of a round the topics, folded by key, must too, value
 Redis and another follows the topics.
 
 ``FAULTS_SEED`` is the first round's seed, each further round has the next one; ``FAULTS_ROUNDS`` is how many are
-played, or ``FAULTS_BUDGET`` the seconds since the run began in which new ones are begun (one at least). What fails says its seed, and the faults so far.
+played, or ``FAULTS_BUDGET`` the seconds since the run began in which new ones are begun (one at least). What fails says
+its seed, and the faults so far.
 """
 
 from __future__ import annotations
