@@ -52,7 +52,8 @@ def wiped(topic: str, subject: str, remembered: int, found: str) -> FatalError:
     return FatalError(
         f"{topic}: its keys carry schema id {remembered}, but for the same schema of subject {subject} the registry "
         f"{found}. It was emptied, or is another one; with a new id every row would get a second key. "
-        f"Restore the registry (its _schemas topic) so that id {remembered} is this schema again; or {START_ANEW}"
+        f"Remedy: restore the registry (its _schemas topic) so that id {remembered} is this schema again; or "
+        f"{START_ANEW}"
     )
 
 

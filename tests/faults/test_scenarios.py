@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bench.servers import Servers
@@ -93,20 +94,49 @@ def test_a_dropped_slot_stops_by_name_and_a_reset_heals(servers: Servers, proxie
         stage.prove()
 
 
-def test_an_embedded_registry_that_is_wiped_stops_by_name(servers: Servers, proxies: Ways) -> None:
+def test_an_embedded_registry_that_is_wiped_stops_by_name_and_goes_on_when_restored(
+    servers: Servers, proxies: Ways
+) -> None:
     with streaming(servers, proxies, 103) as stage:
         stage.bridge.stop()
-        admin = AdminClient({"bootstrap.servers": servers.kafka.bootstrap_servers})
-        admin.delete_topics(["_schemas"])["_schemas"].result(30)
-        # Other schemas take the lowest ids, as they would with another connector.
+        kept = records(servers, "_schemas")
+        delete_topic(servers, "_schemas")
         play(stage, 2)
+        begun = time.monotonic()
         stage.bridge.start()
-        try:
-            heal = stage.settle(20)
-        except AssertionError:
-            told(stage, stage.name, "registry")
-            heal = 0.0
-        note(stage, "registry wiped", heal)
+        told(stage, stage.name, "_schemas", "emptied")
+        LEDGER.note("registry wiped: told", time.monotonic() - begun)
+        stage.bridge.stop()
+        delete_topic(servers, "_schemas")
+        servers.create_topic("_schemas", 1)
+        producer = Producer({"bootstrap.servers": servers.kafka.bootstrap_servers})
+        for key, value in kept:
+            producer.produce("_schemas", value, key)
+        assert producer.flush(30) == 0
+        stage.bridge.start()
+        note(stage, "registry restored", stage.settle())
+        stage.prove()
+
+
+def records(servers: Servers, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values of a topic of one partition."""
+    settings = {"bootstrap.servers": servers.kafka.bootstrap_servers, "group.id": "keeper"}
+    consumer = Consumer({**settings, "enable.partition.eof": True, "enable.auto.commit": False})
+    found: list[tuple[bytes | None, bytes | None]] = []
+    with contextlib.closing(consumer):
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        while (message := consumer.poll(30)) is not None and message.error() is None:
+            found.append((message.key(), message.value()))
+    assert found
+    return found
+
+
+def delete_topic(servers: Servers, topic: str) -> None:
+    """Delete it, and wait until it is gone."""
+    admin = AdminClient({"bootstrap.servers": servers.kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(30)
+    while topic in admin.list_topics(timeout=10).topics:
+        time.sleep(0.05)
 
 
 def test_two_workers_on_one_slot_double_and_lose_nothing(servers: Servers, proxies: Ways) -> None:

@@ -320,7 +320,9 @@ def test_wiped_registry_stops_the_connector(
     else:
         wiped.register("other", '"string"')
         wiped.register("more", '"bytes"')
-    with pytest.raises(FatalError, match=r"keys carry schema id 2.*Restore the registry \(its _schemas topic\)"):
+    with pytest.raises(
+        FatalError, match=r"keys carry schema id 2.*Remedy: restore the registry \(its _schemas topic\)"
+    ):
         _converter(wiped, monkeypatch).key_encoder(shape, memory)
 
 
