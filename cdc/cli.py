@@ -1,4 +1,4 @@
-"""The command line: ``cdc run | check | verify | demo | slot | offsets | config | version``.
+"""The command line: ``cdc run | check | verify | snapshot | demo | slot | offsets | config | version``.
 
 Every command imports what it needs when it runs, so that ``cdc --help`` answers at once. Errors are one clear line each
 on stderr; a traceback only with ``--debug``; secrets never.
@@ -181,6 +181,51 @@ def config(
         typer.echo(render_config(_load(files), output))
     else:
         raise typer.BadParameter("name a FILE to show, or --reference NAME")
+
+
+@app.command(short_help="Read tables again while they are streamed.")
+def snapshot(
+    files: Files,
+    connector: Source,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="A table, or a regular expression for several; may be given again.", metavar="SCHEMA.TABLE"),
+    ] = None,
+    where: Annotated[
+        str, typer.Option(help="Read only rows that fulfil this SQL condition.", metavar="SQL", show_default=False)
+    ] = "",
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="At the end, delete the keys of rows that are not there any more.")
+    ] = False,
+    blocking: Annotated[
+        bool, typer.Option("--blocking", help="Mark the records as those of an initial snapshot.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the snapshots of the tables; of all, without any.")
+    ] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Hold all snapshots that were asked for.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with those that are held.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done.")] = False,
+    output: Output = "text",
+) -> None:
+    """Ask a source to read the rows of tables again, beside their stream; or hold or stop what was asked for.
+
+    The order is written to the source's topic of signals: it is acted on once, also by a source that is down now.
+
+    Exit status: 0 written, or done with --wait; 1 failed or stopped; 2 the order cannot be acted on.
+    """
+    from cdc.operate import snapshot as orders  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    order = orders.order_of(table or [], where, sweep=sweep, blocking=blocking, stop=stop, pause=pause, resume=resume)
+    sent = orders.send_order(loaded, connector, order)
+    if wait:
+        typer.echo(f"{order[0]} {sent['id']} is written to {sent['topic']}; waiting", err=True)
+        outcome = orders.await_outcome(loaded, connector, sent["id"])
+        typer.echo(orders.render(outcome, output))
+        raise typer.Exit(0 if orders.succeeded(outcome) else 1)
+    typer.echo(orders.render_sent(order, sent, output))
 
 
 offsets = typer.Typer(no_args_is_help=True)

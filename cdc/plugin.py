@@ -25,6 +25,7 @@ __all__ = [
     "KeyEncoder",
     "KeyMemory",
     "Predicate",
+    "SignalTopic",
     "SinkConnector",
     "SourceConnector",
     "SourceTask",
@@ -147,8 +148,24 @@ class Survey:
     findings: Sequence[Finding]
 
 
+@dataclass(frozen=True)
+class SignalTopic:
+    """Where signals to a source are written: the values of all records with this key."""
+
+    topic: str
+    key: bytes
+
+
 class SourceConnector(Connector):
     """Makes the task that reads an external system."""
+
+    @property
+    def signals(self) -> SignalTopic | None:
+        """The topic that the runtime reads for this source's tasks (`SourceTask.signal`); ``None`` for none."""
+        return None
+
+    def check_signal(self, kind: str, data: Any) -> None:
+        """Look at a signal before it is written: `cdc.errors.DataError` for one that no task could act on."""
 
     def survey(self) -> Survey:
         """Ask the live server. `cdc.errors.RetriableError` when it is away: the tasks will wait for it."""
@@ -237,6 +254,14 @@ class SourceTask(ABC):
     @abstractmethod
     def committed(self) -> None:
         """What the last `offsets` said is durable, with all records before it: acknowledge upstream."""
+
+    def signal(self, payload: bytes, place: str) -> None:
+        """Do what somebody asks, between two polls. ``place`` names the record, and is the same if it comes again.
+
+        What is done must be told by the next `offsets`, which is stored together with the signal's place. A payload
+        that cannot be acted on is said, and is no error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no signals: {place}, {len(payload)} bytes")
 
     def swept(self, sweep: Sweep) -> None:
         """All its ghosts are deleted, in the Kafka transaction that stores the next `offsets` at the latest."""

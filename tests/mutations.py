@@ -87,10 +87,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "H8",
-        "cdc/postgres/reading.py",
-        '            out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker="true"))\n',
-        "            old = Transaction(1, 1, 0, None, None)\n"
-        '            out.append(RowChange(shape, "r", row, None, row, old, lsn, ordinal, len(out), marker="true"))\n',
+        "cdc/postgres/chunk_records.py",
+        '        out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker=marker))\n',
+        "        old = Transaction(1, 1, 0, None, None)\n"
+        '        out.append(RowChange(shape, "r", row, None, row, old, lsn, ordinal, len(out), marker=marker))\n',
         "tests/integration/test_random_histories.py::test_random_histories_end_equal_everywhere[apache]",
     ),
     Mutation(
@@ -110,8 +110,8 @@ MUTATIONS: Final = (
     Mutation(
         "H11",
         "cdc/postgres/reading.py",
-        "            if progress.since:\n                self._ask",
-        "            if False:\n                self._ask",
+        "        elif progress.since:\n            self._ask",
+        "        elif False:\n            self._ask",
         "tests/integration/test_slots.py::test_a_reset_after_a_lost_slot_ends_equal_without_ghosts",
     ),
     Mutation(

@@ -29,8 +29,18 @@ def show_offsets(config: Config, connector: str) -> dict[str, Any]:
 
 
 def delete_offsets(config: Config, connector: str) -> dict[str, Any]:
-    """Delete all of them; what was deleted."""
-    return change_offsets(config, connector, dict.fromkeys)
+    """Delete all of them; what was deleted.
+
+    The places of signals stay: those that were acted on are not acted on again.
+    """
+    deleted: dict[str, Any] = {}
+
+    def change(found: Mapping[str, Any]) -> Mapping[str, Any]:
+        deleted.update((key, value) for key, value in found.items() if "signals" not in json.loads(key)[1])
+        return dict.fromkeys(deleted)
+
+    change_offsets(config, connector, change)
+    return deleted
 
 
 def change_offsets(

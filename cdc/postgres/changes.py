@@ -6,11 +6,10 @@ tombstone; delete, tombstone and create for a change of the key; one per table f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from cdc.errors import FatalError
+from cdc.postgres.captured_table import CapturedTable, Reselect, check_end, check_width, fill
 from cdc.postgres.headers import NEW_KEY, OLD_KEY, key_header
 from cdc.postgres.pgoutput import (
     BEGIN,
@@ -39,62 +38,16 @@ from cdc.postgres.pgoutput import (
     read_tuple,
 )
 from cdc.postgres.position import CONTROL_PREFIX, OpenTransaction, Tracker
+from cdc.postgres.signal_table import SignalTable
 from cdc.postgres.touched import TouchLog
 from cdc.postgres.transactions import TransactionMonitor
-from cdc.record import UNCHANGED, ConnectRecord, RawRow, RowChange, RowShape, Transaction
+from cdc.record import UNCHANGED, ConnectRecord, RawRow, RowChange, Transaction
 
-__all__ = ["CapturedTable", "Decoder", "Reselect", "Tables"]
+__all__ = ["Decoder", "Tables"]
 
 _OLD: Final = ord("O")
 _KEY: Final = ord("K")
 _NEW: Final = ord("N")
-
-
-@dataclass(eq=False, slots=True)
-class CapturedTable:
-    """A table in the version of its last Relation message.
-
-    ``picks`` are the places of the captured columns among the ``width`` that the server sends, ``None`` when they are
-    all of them; ``masks`` hide values, by place among the captured.
-    """
-
-    oid: int
-    shape: RowShape
-    width: int
-    picks: tuple[int, ...] | None = None
-    masks: Mapping[int, Callable[[bytes], bytes]] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    """The captured columns as Postgres names them, where records name them otherwise."""
-
-    def name(self, place: int) -> str:
-        """How Postgres names a captured column."""
-        return self.names[place] if self.names else self.shape.columns[place].name
-
-    @property
-    def whole(self) -> bool:
-        """Whether rows are told as they come."""
-        return self.picks is None and not self.masks
-
-    def captured(self, row: RawRow) -> RawRow:
-        """The captured columns of a row that the server sent, masked."""
-        return self.masked(row if self.picks is None else [row[place] for place in self.picks])
-
-    def masked(self, row: RawRow) -> RawRow:
-        """A row of captured columns, masked in place."""
-        for place, mask in self.masks.items():
-            value = row[place]
-            if value is not None and value is not UNCHANGED:
-                row[place] = mask(value)
-        return row
-
-
-@dataclass(slots=True)
-class Reselect:
-    """A change whose row has TOASTed columns that the WAL does not carry."""
-
-    table: CapturedTable
-    change: RowChange
-    columns: list[int] = field(default_factory=list)
 
 
 class Tables(Protocol):
@@ -147,6 +100,8 @@ class Decoder:
         self._resume_ordinal = 0
         self.reselects: list[Reselect] = []
         """Changes of the last `feed` that must be read again, in order; the caller takes them."""
+        self.signals: SignalTable | None = None
+        """The table of signals, whose rows are acted on; whether they are told is for the lists."""
         self.from_lsn: dict[int, int] = {}
         """Tables without key: changes of transactions that committed before are part of the snapshot (H10)."""
         self.at_rest: Callable[[], Sequence[RowChange]] | None = None
@@ -164,14 +119,20 @@ class Decoder:
         """Leave out the changes of this table, until `release`."""
         self._held.add(oid)
         if oid in self._relations:
-            self._relations[oid] = None
+            self._relate(oid, None)
 
     def release(self, oid: int) -> None:
         """Tell the changes of this table again."""
         if oid in self._held:
             self._held.remove(oid)
             if oid in self._told:
-                self._relations[oid] = self._tables.captured(self._told[oid])
+                self._relate(oid, self._tables.captured(self._told[oid]))
+
+    def _relate(self, oid: int, table: CapturedTable | None) -> None:
+        if self.signals is not None and oid == self.signals.oid:
+            self.signals.take(table)
+            table = None
+        self._relations[oid] = table
 
     def place(self) -> tuple[Transaction, int]:
         """The transaction of the last change message, and its ordinal."""
@@ -233,7 +194,9 @@ class Decoder:
         except KeyError:
             raise ProtocolError(f"a row message names relation {oid}, of which no Relation message came") from None
         if table is None:
-            return None
+            table = None if self.signals is None else self.signals.row(oid, frame, tx, self._ordinal)
+            if table is None:
+                return None
         self.changes += 1
         if self.from_lsn and tx.commit_lsn < self.from_lsn.get(oid, 0):
             return None
@@ -245,8 +208,8 @@ class Decoder:
             return
         table, tx = found
         row, end, _ = read_tuple(frame, 31)
-        _check_end(frame, end, table)
-        _check_width(row, table)
+        check_end(frame, end, table)
+        check_width(row, table)
         if not table.whole:
             row = table.captured(row)
         if "c" in self._skipped:
@@ -266,16 +229,16 @@ class Decoder:
         pos = 31
         if tag != _NEW:
             old, pos, _ = read_tuple(frame, 31)
-            _check_width(old, table)
+            check_width(old, table)
             pos += 1
         row, end, unchanged = read_tuple(frame, pos)
-        _check_end(frame, end, table)
-        _check_width(row, table)
+        check_end(frame, end, table)
+        check_width(row, table)
         if not table.whole:
             row = table.captured(row)
             old = None if old is None else table.captured(old)
         if unchanged and old is not None:
-            unchanged = _fill(row, old, table.shape.key if tag == _KEY else None)
+            unchanged = fill(row, old, table.shape.key if tag == _KEY else None)
         shape = table.shape
         lsn = int.from_bytes(frame[1:9], "big")
         moved = old is not None and any(old[i] != row[i] for i in shape.key)
@@ -311,8 +274,8 @@ class Decoder:
             return
         table, tx = found
         old, end, _ = read_tuple(frame, 31)
-        _check_end(frame, end, table)
-        _check_width(old, table)
+        check_end(frame, end, table)
+        check_width(old, table)
         if not table.whole:
             old = table.captured(old)
         if "d" in self._skipped:
@@ -372,9 +335,11 @@ class Decoder:
         elif tag == RELATION:
             relation = read_relation(payload)
             self._told[relation.oid] = relation
+            if self.signals is not None:
+                self.signals.related(relation)
             self._relations[relation.oid] = None
             if relation.oid not in self._held:
-                self._relations[relation.oid] = self._tables.captured(relation)
+                self._relate(relation.oid, self._tables.captured(relation))
         elif tag == TRUNCATE:
             self._truncate(frame, payload, out)
         elif tag == MESSAGE:
@@ -432,33 +397,3 @@ class Decoder:
         if self._tx is None:
             self._tracker.passed(message.lsn)
             self._numbered = len(out)
-
-
-def _fill(row: RawRow, old: RawRow, key: tuple[int, ...] | None) -> int:
-    """Take unchanged columns from the old tuple: all of a full one, the key's of a key tuple. How many are left.
-
-    In a key tuple the other columns are NULL whatever they hold (docs/traps.md, T8).
-    """
-    left = 0
-    for i, value in enumerate(row):
-        if value is UNCHANGED:
-            if (key is None or i in key) and old[i] is not UNCHANGED:
-                row[i] = old[i]
-            else:
-                left += 1
-    return left
-
-
-def _check_width(row: RawRow, table: CapturedTable) -> None:
-    if len(row) != table.width:
-        raise FatalError(
-            f"a row of {table.shape.schema}.{table.shape.table} has {len(row)} columns, its Relation message "
-            f"{table.width}. Postgres 15.0 and 15.1 have this fault with column lists: update the server"
-        )
-
-
-def _check_end(frame: bytes, end: int, table: CapturedTable) -> None:
-    if end != len(frame):
-        raise ProtocolError(
-            f"a row message of {table.shape.schema}.{table.shape.table} has {len(frame)} bytes, its columns {end}"
-        )

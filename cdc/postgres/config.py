@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from cdc.postgres.record_settings import RecordSettings
 from cdc.postgres.selection import Names, Selection, identity_rules, key_rules, mask_rules, split_list
+from cdc.postgres.snapshot_settings import SnapshotSettings
 
 __all__ = ["PostgresConfig"]
 
@@ -19,12 +19,13 @@ _SLOT_CHARACTERS = re.compile(r"[^a-z0-9_]")
 _IN_NAMES: Final = {
     "column.mask.with.<length>.chars": re.compile(r"column\.mask\.with\.(.+)\.chars"),
     "column.truncate.to.<length>.chars": re.compile(r"column\.truncate\.to\.(.+)\.chars"),
+    "snapshot.select.statement.overrides.<schema>.<table>": re.compile(r"snapshot\.select\.statement\.overrides\.(.+)"),
     "column.mask.hash.<algorithm>.with.salt.<salt>": re.compile(r"column\.mask\.hash\.(.+\.with\.salt\..+)"),
 }
 """Properties that carry a part of their value in their names, as Debezium's do."""
 
 
-class PostgresConfig(RecordSettings):
+class PostgresConfig(SnapshotSettings):
     """Settings of a Postgres source. Times are in milliseconds, as in Debezium."""
 
     database_hostname: str = Field(
@@ -134,16 +135,6 @@ class PostgresConfig(RecordSettings):
         description="none: changes that replication brought from another server are not told (Postgres 16).",
     )
 
-    snapshot_mode: Literal["initial", "initial_only", "no_data", "always", "when_needed"] = Field(
-        default="initial", description="Whether to read the rows that are there before streaming."
-    )
-    snapshot_include_collection_list: str = Field(
-        default="",
-        description="Tables, as in table.include.list, whose rows are read before streaming; default all chosen ones.",
-    )
-    snapshot_fetch_size: int = Field(
-        default=10240, ge=1, le=1_000_000, description="Rows to read in one chunk of a snapshot."
-    )
     toast_handling_mode: Literal["reselect", "mark", "placeholder"] = Field(
         default="reselect",
         description="Unchanged TOAST: read it again, leave it out and name it in a header, or Debezium's filler.",
@@ -302,6 +293,11 @@ class PostgresConfig(RecordSettings):
     def publication(self) -> str:
         """The publication's name."""
         return self.publication_name or ("cdc_" + _SLOT_CHARACTERS.sub("_", self.name.lower()))[:63]
+
+    @property
+    def signal_topic(self) -> str:
+        """The topic of signals."""
+        return self.signal_kafka_topic or f"{self.topic_prefix}-signal"
 
     @property
     def compacted(self) -> bool:

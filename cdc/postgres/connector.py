@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from cdc.errors import CdcError, FatalError, Finding, RetriableError
-from cdc.plugin import Connector, SourceConnector, Stream, Survey, TaskContext
+from cdc.plugin import Connector, SignalTopic, SourceConnector, Stream, Survey, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.captured import table_findings
 from cdc.postgres.catalog import TableInfo
@@ -18,6 +18,8 @@ from cdc.postgres.names import field_names
 from cdc.postgres.privileges import privilege_findings
 from cdc.postgres.selection import split_list
 from cdc.postgres.server import Server
+from cdc.postgres.signal_table import find_signal_table
+from cdc.postgres.signals import read
 from cdc.postgres.standby_checks import failover_findings, feedback_findings
 from cdc.postgres.task import PostgresSourceTask
 
@@ -94,6 +96,7 @@ class PostgresSourceConnector(SourceConnector):
             findings += failover_findings(connection, config, settings, standby=server.standby)
             chosen = chosen_tables(connection, config)
             findings += chosen.findings + table_findings(chosen.tables, config, connection.info.server_version)
+            findings += find_signal_table(connection, config)[1]
             findings += _capacity(connection, config, settings)
             try:
                 preparation.verify_slot(preparation.slot_of(connection, config), config, None)
@@ -136,6 +139,14 @@ class PostgresSourceConnector(SourceConnector):
     @property
     def refuses_incompatible_schemas(self) -> bool:
         return self.settings.schema_incompatible_handling_mode == "fail"
+
+    @property
+    def signals(self) -> SignalTopic | None:
+        mine = self.settings
+        return SignalTopic(mine.signal_topic, mine.topic_prefix.encode()) if mine.takes_signals_from_kafka else None
+
+    def check_signal(self, kind: str, data: Any) -> None:
+        read(kind, data)
 
     def task(self, context: TaskContext) -> PostgresSourceTask:
         return PostgresSourceTask(self.settings, context)

@@ -107,6 +107,10 @@ class Evolution:
             if oid not in self.tables:
                 self._arrive(oid, now, view.unpublished.get(oid, ""))
 
+    def info(self, oid: int) -> TableInfo | None:
+        """The table as the catalog had it when it changed last."""
+        return self._infos.get(oid)
+
     def fail(self, oid: int, reason: str) -> None:
         """Tell the table's changes no more, until it is read again."""
         progress = self.tables.get(oid)
@@ -257,6 +261,7 @@ class Evolution:
         what = "was dropped, or is not chosen any more" if now is None else f"is now {now.schema}.{now.name}"
         _log.warning("a table is not captured any more", table=progress.full_name, reason=what)
         self._note(progress.full_name, f"STOPPED: it {what}")
+        self._actions.leave(oid)
         self.left[progress.full_name] = {**progress.to_json(), "snapshot": "stopped"}
         self._told.add(progress.full_name)
         del self.tables[oid]
@@ -264,7 +269,6 @@ class Evolution:
             known.pop(oid, None)
         self._broken.discard(oid)
         self.dirty.discard(oid)
-        self._actions.leave(oid)
 
     # -- tables that are new ------------------------------------------------------------------------
 

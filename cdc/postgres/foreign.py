@@ -15,7 +15,7 @@ _QUEUE = "memory is bounded in bytes, and records are written as they come"
 _SNAPSHOT = "snapshots are read in chunks beside the stream, each in one consistent transaction, without locks"
 _RETRY = "what is away is waited for; what an operator must mend fails the task, which is restarted with backoff"
 _EXACT = "positions are checked against the slot at every start, and a gap stops the task"
-_NO_SIGNALS = "there are no signals"
+_SIGNALS = "signals are read by the worker's consumer, from its own brokers"
 _NO_CODE = "classes of Java cannot be loaded"
 _CONNECT = "the worker decides"
 
@@ -29,7 +29,7 @@ FOREIGN: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     ),
     **dict.fromkeys(
         (
-            *("snapshot.isolation.mode", "snapshot.locking.mode", "snapshot.lock.timeout.ms", "snapshot.max.threads"),
+            *("snapshot.isolation.mode", "snapshot.locking.mode", "snapshot.lock.timeout.ms"),
             *("snapshot.max.threads.multiplier", "snapshot.query.mode", "snapshot.tables.order.by.row.count"),
             *("snapshot.delay.ms", "streaming.delay.ms", "legacy.snapshot.max.threads"),
             *("min.row.count.to.stream.results", "incremental.snapshot.chunk.size"),
@@ -75,8 +75,10 @@ FOREIGN: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "table.ignore.builtin": (("true",), "tables of the system are not captured"),
     "event.processing.failure.handling.mode": (("fail",), "a record is never left out"),
     "event.converting.failure.handling.mode": ((), "every value can be written"),
-    "signal.enabled.channels": (("source", ""), _NO_SIGNALS),
-    "signal.data.collection": ((), _NO_SIGNALS),
+    **dict.fromkeys(
+        ("signal.kafka.bootstrap.servers", "signal.kafka.groupId", "signal.kafka.poll.timeout.ms"), ((), _SIGNALS)
+    ),
+    "signal.file": ((), "there is no channel file"),
     "guardrail.collections.max": (("0",), "the number of tables is not limited"),
     "guardrail.limit.action": ((), "the number of tables is not limited"),
     "openlineage.integration.enabled": (("false",), "lineage is not told"),
@@ -101,5 +103,6 @@ FOREIGN_PREFIXES: Final[Mapping[str, str]] = {
     "internal.": "internals of Debezium",
     "openlineage.integration.": "lineage is not told",
     "driver.": "there is no JDBC driver",
+    "signal.consumer.": _SIGNALS,
 }
 """Prefixes of properties that are accepted whatever they say, and why."""

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cdc.postgres.fingerprint import Fingerprint
 
-__all__ = ["SnapshotProgress"]
+__all__ = ["AdHoc", "SnapshotProgress"]
+
+
+@dataclass(slots=True)
+class AdHoc:
+    """A snapshot of one table that a signal asked for while the table is streamed.
+
+    ``place`` is the signal's, by which one that is told again is known. ``where`` is a condition on the rows. With
+    ``sweep`` keys that are older than its beginning are removed at its end (EXACTNESS.md H11); ``blocking`` is
+    Debezium's other type, whose records are marked as those of an initial snapshot. ``since`` is the position at which
+    it began, empty until then; ``after`` and ``rows`` as in `SnapshotProgress`.
+    """
+
+    id: str
+    place: str
+    where: str = ""
+    sweep: bool = False
+    blocking: bool = False
+    paused: bool = False
+    since: str = ""
+    after: list[str | None] | None = None
+    rows: int = 0
+
+    def start_over(self) -> None:
+        """Nothing that was read counts."""
+        self.since, self.after, self.rows = "", None, 0
 
 
 @dataclass(slots=True)
@@ -30,6 +55,8 @@ class SnapshotProgress:
     failed: str = ""
     selection: Mapping[str, str] | None = None
     """Columns that the settings left out or masked when its rows were told (`cdc.postgres.captured.selection_of`)."""
+    adhoc: list[AdHoc] = field(default_factory=list)
+    """Snapshots that signals asked for, in their order: the first is under way once the table is done."""
 
     @property
     def full_name(self) -> str:
@@ -48,6 +75,8 @@ class SnapshotProgress:
             value["failed"] = self.failed
         if self.selection is not None:
             value["selection"] = dict(self.selection)
+        if self.adhoc:
+            value["adhoc"] = [asdict(asked) for asked in self.adhoc]
         if self.fingerprint is not None:
             value["fingerprint"] = self.fingerprint.to_json()
         return value
@@ -71,5 +100,10 @@ class SnapshotProgress:
         self.since = str(stored.get("since", ""))
         self.failed = str(stored.get("failed", ""))
         self.selection = stored.get("selection")
+        self.restore_adhoc(stored)
         if "fingerprint" in stored:
             self.fingerprint = Fingerprint.from_json(stored["fingerprint"])
+
+    def restore_adhoc(self, stored: Mapping[str, Any]) -> None:
+        """Take up the snapshots that were asked for."""
+        self.adhoc = [AdHoc(**asked) for asked in stored.get("adhoc", ())]

@@ -13,20 +13,23 @@ from typing import Any, Final
 
 from cdc.errors import CdcError, RetriableError
 from cdc.plugin import Sweep, TaskContext
-from cdc.postgres.captured import is_hidden_otherwise, read_captured, selection_of
+from cdc.postgres.adhoc import AdHocs
+from cdc.postgres.captured import read_captured
 from cdc.postgres.catalog import TableInfo, table_bytes
-from cdc.postgres.catalog_view import NamedTable
 from cdc.postgres.changes import Decoder
+from cdc.postgres.chunk_records import chunk_records
+from cdc.postgres.chunks import Begun, Chunk, Exported, Reading
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.evolution import Evolution
-from cdc.postgres.progress import SnapshotProgress
+from cdc.postgres.planning import take_up
+from cdc.postgres.progress import AdHoc, SnapshotProgress
 from cdc.postgres.server import Server
 from cdc.postgres.slot_creation import CreationWait
-from cdc.postgres.snapshot import Begun, Chunk, ChunkReader, Exported
+from cdc.postgres.snapshot import ChunkReader
 from cdc.postgres.tables import TableRegistry
-from cdc.postgres.touched import TouchLog
+from cdc.postgres.touched import TouchLog, oldest
 from cdc.postgres.watch import CatalogView
-from cdc.record import RowChange, Transaction
+from cdc.record import RowChange, RowShape, Transaction
 
 __all__ = ["Snapshots"]
 
@@ -68,10 +71,14 @@ class Snapshots:
         """There is one from the first table on that is to be read."""
         self.silent = False
         """Whether nothing may be written: chunks are placed by `reached`."""
-        self._begun: dict[int, Begun] = {}
-        """Tables whose old keys are being deleted, before they are read again."""
+        self.adhocs = AdHocs(self, context.report)
+        """What signals asked for."""
+        self._readings: dict[int, Reading] = {}
+        """What is being read, by OID: chunks of anything else are of no interest any more."""
         self._renew: set[int] = set()
+        """Tables whose old keys are to be deleted before they are read again."""
         self._sweeps: dict[int, Sweep] = {}
+        self._adhoc_sweeps: dict[int, AdHoc] = {}
         self._wanted: set[int] = set()
         self._hidden: dict[int, dict[str, str]] = {}
 
@@ -85,7 +92,18 @@ class Snapshots:
         if self.reader is not None:
             self.reader.raise_error()
             while (lost := self.reader.lost()) is not None:
-                self.evolution.lost(*lost)
+                self._lost(*lost)
+
+    def _lost(self, reading: Reading, reason: str) -> None:
+        if self._readings.get(reading.oid) is not reading:
+            return
+        del self._readings[reading.oid]
+        progress = self.evolution.tables.get(reading.oid)
+        if reading.adhoc is None:
+            self.evolution.lost(reading.oid, reason)
+        elif progress is not None:
+            self._untouch(reading.oid)
+            self.adhocs.failed(progress, reading.adhoc, reason)
 
     # -- what is to be read ----------------------------------------------------------------------------
 
@@ -102,42 +120,19 @@ class Snapshots:
         ``since`` is a position before all that the stream will tell and behind all that was ever told, if what was told
         does not count: then every table is read from its beginning, and keys that are older are removed (H11).
         """
-        config = self._config
-        mode = config.snapshot_mode
-        evolution = self.evolution
+        config, evolution = self._config, self.evolution
         wanted = []
         again = []
         for table in tables:
-            stored = stored_tables.get(table.full_name)
-            now = view.tables.get(table.oid)
-            progress = SnapshotProgress(table.oid, table.schema, table.name)
-            progress.fingerprint = None if now is None else now.fingerprint
-            if stored is not None and not (mode == "always" and stored.get("snapshot") == "done"):
-                progress.restore(stored)
-            hidden = self._hidden[table.oid] = selection_of(table, config.selection)
-            anew = bool(since) and not progress.failed  # a failed table is read again once it is mended
-            if anew and stored is not None:
-                progress.start_over(since if table.key else "", None if now is None else now.fingerprint)
-            elif anew:
-                progress.since = since if table.key else ""
-            if stored is None or anew:
-                progress.selection = hidden
-                # Stored before the first row is told: the fingerprint must be as old as that.
-                progress.done = mode == "no_data" or not config.reads_rows(table.schema, table.name)
-                if progress.done:
-                    progress.since = ""
+            stored, now = stored_tables.get(table.full_name), view.tables.get(table.oid)
+            found = take_up(table, stored, now, config, gap=table.oid in gaps, since=since)
+            progress = evolution.tables[table.oid] = found.progress
+            self._hidden[table.oid] = found.hidden
+            if found.fresh:
                 evolution.dirty.add(table.oid)
-            evolution.tables[table.oid] = progress
-            if table.ordered and not anew:
-                gap = stored is not None and (table.oid in gaps or self._starts_over(stored, progress, now))
-                then = progress.selection
-                # Rows that were told with other columns or masks are told again: what is hidden now is to go.
-                if gap or (then is not None and is_hidden_otherwise(table, then, hidden)):
-                    again.append((progress, gap))
-                    continue
-            elif not table.ordered and not progress.done:
-                progress.rows, progress.after = 0, None
-            if not progress.done:
+            if found.again:
+                again.append((progress, found.gap))
+            elif not progress.done:
                 wanted.append(table)
         chosen = {table.full_name for table in tables}
         for name, stored in stored_tables.items():
@@ -148,10 +143,10 @@ class Snapshots:
             # By name, unless that takes long: the exported snapshots of tables without key hold back vacuum till then.
             keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.ordered])
             wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and table.ordered, table.schema, table.name))
-            self._reading().expect([evolution.tables[table.oid] for table in wanted])
+            readings = {table.oid: self._first_reading(table) for table in wanted}
+            self._reading(start=False).expect(list(readings.values()))
         self._wanted = {table.oid for table in wanted}
         for number, table in enumerate(wanted):
-            exported = None
             if table.ordered:
                 self._touched.tables.add(table.oid)
             else:
@@ -165,9 +160,9 @@ class Snapshots:
                     holder.close()
                     raise
                 wait.over()
-                exported = Exported(name, point, holder)
+                readings[table.oid].exported = Exported(name, point, holder)
                 self.decoder.from_lsn[table.oid] = point
-            self._reading(start=False).request(evolution.tables[table.oid], table.key, exported)
+            self._request(readings[table.oid], start=False)
         for progress, gap in again:
             if progress.failed:
                 self.decoder.hold(progress.oid)  # the first look finds whether it is mended
@@ -177,13 +172,16 @@ class Snapshots:
         if self.reader is not None:
             # Not before all are asked for: the last row of all tables is told as such.
             self.reader.start()
+        for progress in evolution.tables.values():
+            self.adhocs.go_on(progress)
 
-    def _starts_over(self, stored: Mapping[str, Any], progress: SnapshotProgress, now: NamedTable | None) -> bool:
-        """Whether nothing of what was read of the table before counts."""
-        if stored["snapshot"] in {"failed", "stopped"} or stored.get("oid", progress.oid) != progress.oid:
-            return True
-        then = progress.fingerprint
-        return not progress.done and now is not None and then is not None and now.fingerprint.key != then.key
+    def _first_reading(self, table: TableInfo) -> Reading:
+        """What is left to read of a table that was never read to its end."""
+        progress = self.evolution.tables[table.oid]
+        first = progress.rows == 0
+        # What is swept afterwards is read whole: else rows that are there would count as gone.
+        statement = "" if progress.since else self._config.snapshot_statements.get(table.full_name, "")
+        return Reading(table.oid, table.schema, table.name, table.key, progress.after, first, statement=statement)
 
     def _reading(self, *, start: bool = True) -> ChunkReader:
         """The reader of snapshots, made when it is needed first."""
@@ -196,35 +194,77 @@ class Snapshots:
                 config.snapshot_fetch_size,
                 run,
                 lambda connection, oid: read_captured(connection, config, oid),
-                config.schema_resnapshot_max_rows_per_second,
+                config.snapshot_max_threads,
                 silent=self.silent,
             )
         if start:
             self.reader.start()
-        self._context.report("phase", "snapshot")
         return self.reader
+
+    def _request(self, reading: Reading, *, start: bool = True) -> None:
+        """Read a table so, in place of what was being read of it."""
+        before = self._readings.get(reading.oid)
+        if before is not None:
+            before.cancel()
+        self._readings[reading.oid] = reading
+        self._reading(start=start).request(reading)
+        if reading.adhoc is None:
+            self._context.report("phase", "snapshot")
 
     # -- what evolution asks for (`cdc.postgres.evolution.Actions`) ------------------------------------
 
     def hold(self, oid: int) -> None:
         self.decoder.hold(oid)
-        self._stop_reading(oid)
+        self._leave(oid, "the table is not told any more")
 
     def leave(self, oid: int) -> None:
-        self._stop_reading(oid)
+        self._leave(oid, "the table is not captured any more")
 
     def read(self, progress: SnapshotProgress, table: TableInfo) -> None:
         self.decoder.release(progress.oid)
         self._touched.tables.add(progress.oid)
-        self._reading().request(progress, table.key, None)
+        self._request(self._first_reading(table))
 
     def read_again(self, progress: SnapshotProgress) -> None:
-        self._reading().request_again(progress)
+        if self.under_way(progress.oid) is not None:
+            self.stop_reading(progress.oid)
+        self.adhocs.superseded(progress)
+        pace = self._config.schema_resnapshot_max_rows_per_second
+        self._request(Reading(progress.oid, progress.schema, progress.name, marked=True, rows_per_second=pace))
 
-    def _stop_reading(self, oid: int) -> None:
+    def _leave(self, oid: int, why: str) -> None:
+        progress = self.evolution.tables.get(oid)
+        if progress is not None:
+            self.adhocs.drop(progress, "FAILED", f"{why}: {progress.failed}" if progress.failed else why)
+        self.stop_reading(oid)
+
+    # -- what signals ask for (`cdc.postgres.adhoc.Host`) ----------------------------------------------
+
+    def idle(self, oid: int) -> bool:
+        return oid not in self._readings and oid not in self._sweeps
+
+    def under_way(self, oid: int) -> AdHoc | None:
+        reading = self._readings.get(oid)
+        return self._adhoc_sweeps.get(oid) if reading is None else reading.adhoc
+
+    def start_reading(self, reading: Reading) -> None:
+        if not reading.marked:
+            self._touched.tables.add(reading.oid)
+        self._request(reading)
+
+    def stop_reading(self, oid: int) -> None:
+        self._untouch(oid)
+        if self._adhoc_sweeps.pop(oid, None) is not None:
+            self._sweeps.pop(oid, None)
+        reading = self._readings.pop(oid, None)
+        if reading is not None:
+            reading.cancel()
+
+    def _untouch(self, oid: int) -> None:
+        """No rows of the table are being read any more."""
         self._touched.tables.discard(oid)
-        if self.reader is not None:
-            self.reader.cancel(oid)
+        if not self._touched.tables:
+            self._touched.clear()
 
     def key_changed(self, progress: SnapshotProgress) -> None:
         if self._config.schema_key_change_handling_mode == "renew":
@@ -272,11 +312,19 @@ class Snapshots:
     def _begin(self, begun: Begun, tx: Transaction, ordinal: int) -> None:
         """The stream has passed the point from which a table is read again."""
         position = tx.position_prefix + b"%08x.%08x" % (ordinal, 0)
-        progress = self.evolution.begun(begun.oid, position.decode())
+        reading = begun.reading
+        if self._readings.get(reading.oid) is not reading:
+            return
+        if reading.adhoc is not None:
+            reading.adhoc.since = position.decode()
+            self.evolution.dirty.add(reading.oid)
+            self._touched.tables.add(reading.oid)
+            reading.go()
+            return
+        progress = self.evolution.begun(reading.oid, position.decode())
         if progress is None:
             return
         progress.selection = self._hidden.get(progress.oid, progress.selection)
-        self._begun[progress.oid] = begun
         if progress.oid not in self._renew:
             self._resume(progress)
             return
@@ -290,9 +338,9 @@ class Snapshots:
         self.evolution.mended(progress)
         self.decoder.release(progress.oid)
         self._touched.tables.add(progress.oid)
-        begun = self._begun.pop(progress.oid, None)
-        if begun is not None:
-            begun.go()
+        reading = self._readings.get(progress.oid)
+        if reading is not None:
+            reading.go()
 
     def _ask(self, sweep: Sweep, progress: SnapshotProgress) -> None:
         self._sweeps[progress.oid] = sweep
@@ -300,11 +348,13 @@ class Snapshots:
 
     def _emit(self, chunk: Chunk, tx: Transaction, lsn: int, ordinal: int) -> list[RowChange]:
         """The rows of a chunk as records of its marker, without those that the stream has told newer."""
+        reading = chunk.reading
         progress = self.evolution.tables.get(chunk.table.oid)
         if progress is None or progress.failed or progress.full_name != chunk.table.full_name:
             return []  # it was left, or stopped, since the chunk was read
+        if self._readings.get(progress.oid) is not reading:
+            return []  # it is read in another way by now, or not at all
         table = self._tables.from_catalog(chunk.table)
-        shape = table.shape
         # A table that is not read in ranges of its key is read in one exported snapshot (H10).
         newer = self._touched.newer(chunk.snapshot, table.oid) if chunk.table.ordered else set()
         if newer is None:
@@ -312,52 +362,56 @@ class Snapshots:
                 f"rows of {chunk.table.full_name} changed in ways that cannot be told one by one while a chunk of its "
                 "snapshot was being read: reading the chunk again"
             )
-        rows = chunk.rows
-        out: list[RowChange] = []
-        key = shape.key
-        for row in rows:
-            if newer and tuple(row[i] for i in key) in newer:
-                continue
-            table.masked(row)
-            out.append(RowChange(shape, "r", row, None, row, tx, lsn, ordinal, len(out), marker="true"))
-        if out:
-            begun = any(other.rows for other in self.evolution.tables.values() if other.oid in self._wanted)
-            if chunk.first:
-                out[0].marker = "first_in_data_collection" if begun else "first"
-            if chunk.last and (len(out) > 1 or begun):
-                out[-1].marker = "last_in_data_collection"
-            if chunk.final:
-                out[-1].marker = "last"
-        self._touched.forget(chunk.snapshot)
-        progress.after = chunk.after
-        progress.rows += len(rows)
+        begun = any(other.rows for other in self.evolution.tables.values() if other.oid in self._wanted)
+        out = chunk_records(chunk, table, newer, tx, lsn, ordinal, begun=begun)
+        reading.seen = chunk.snapshot
+        # Chunks of other tables may have been read earlier than this one, and be told later.
+        horizon = oldest(other.seen for other in self._readings.values() if other.started)
+        if horizon is not None:
+            self._touched.forget(horizon)
+        adhoc = reading.adhoc
+        target = progress if adhoc is None else adhoc
+        target.after = chunk.after
+        target.rows += len(chunk.rows)
         self.evolution.dirty.add(table.oid)
         if chunk.last:
-            self._touched.tables.discard(table.oid)
-            if progress.since:
-                self._ask(Sweep(shape, progress.since.encode()), progress)
-            else:
-                self._done(progress)
+            del self._readings[progress.oid]
+            self._untouch(progress.oid)
+            self._read_whole(progress, adhoc, table.shape)
         return out
+
+    def _read_whole(self, progress: SnapshotProgress, adhoc: AdHoc | None, shape: RowShape) -> None:
+        """All rows of a table are told; what must not be in its topic any more goes next, if that was asked for."""
+        if adhoc is not None and adhoc.sweep:
+            self._adhoc_sweeps[progress.oid] = adhoc
+            self._ask(Sweep(shape, adhoc.since.encode()), progress)
+        elif adhoc is not None:
+            self.adhocs.ended(progress, adhoc)
+        elif progress.since:
+            self._ask(Sweep(shape, progress.since.encode()), progress)
+        else:
+            self._done(progress)
 
     def _done(self, progress: SnapshotProgress) -> None:
         """All rows of the table are told, and nothing else is in its topic."""
         progress.done = True
         self.evolution.dirty.add(progress.oid)
-        if not self._touched.tables:
-            self._touched.clear()
         if all(other.done or other.failed for other in self.evolution.tables.values()):
             self._context.report("phase", "streaming")
+        self.adhocs.go_on(progress)
 
     def swept(self, sweep: Sweep) -> None:
         """A sweep is done, and durable with all before it."""
         oid = next((oid for oid, asked in self._sweeps.items() if asked is sweep), 0)
         progress = self.evolution.tables.get(oid)
         self._sweeps.pop(oid, None)
+        adhoc = self._adhoc_sweeps.pop(oid, None)
         if progress is None or (progress.failed and not sweep.renew):
             return
         if sweep.renew:
             self._resume(progress)
+        elif adhoc is not None:
+            self.adhocs.ended(progress, adhoc)
         else:
             progress.since = ""
             self._done(progress)

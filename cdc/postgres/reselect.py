@@ -17,8 +17,8 @@ from psycopg import sql
 from psycopg.pq.abc import PGresult
 
 from cdc.errors import RetriableError
+from cdc.postgres.captured_table import Reselect
 from cdc.postgres.catalog import TableInfo
-from cdc.postgres.changes import Reselect
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.touched import DatabaseSnapshot

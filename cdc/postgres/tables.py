@@ -12,8 +12,8 @@ from dataclasses import replace
 from cdc.codec.envelope import row_shape
 from cdc.errors import FatalError, Finding, TableError
 from cdc.postgres.captured import read_captured
+from cdc.postgres.captured_table import CapturedTable
 from cdc.postgres.catalog import ColumnInfo, TableInfo, read_types
-from cdc.postgres.changes import CapturedTable
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
 from cdc.postgres.fingerprint import Fingerprint

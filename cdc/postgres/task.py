@@ -5,22 +5,22 @@ One thread, the caller's, owns everything here.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 
-from cdc.errors import FatalError, Finding, KeyChanged, RetriableError, TableError
+from cdc.errors import FatalError, Finding, GapError, KeyChanged, RetriableError, TableError
 from cdc.plugin import SourceTask, Sweep, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.captured import (
     table_findings,
     table_warnings,
 )
+from cdc.postgres.captured_table import CapturedTable
 from cdc.postgres.catalog import TableInfo
-from cdc.postgres.changes import CapturedTable, Decoder
+from cdc.postgres.changes import Decoder
 from cdc.postgres.choice import chosen_tables, set_identities
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import application_name
@@ -29,12 +29,14 @@ from cdc.postgres.fingerprint import Fingerprint
 from cdc.postgres.headers import context_headers
 from cdc.postgres.heartbeat import Heartbeat
 from cdc.postgres.messages import Messages
+from cdc.postgres.partitions import Partitions
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
 from cdc.postgres.position import MARK_PREFIX, Reset, StoredPosition, Tracker
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
 from cdc.postgres.server import Server
+from cdc.postgres.signal_table import SignalTable, find_signal_table
 from cdc.postgres.silence import Silence
 from cdc.postgres.slot_keeper import SlotKeeper
 from cdc.postgres.snapshot import MARKER_PREFIX
@@ -71,8 +73,8 @@ class PostgresSourceTask(SourceTask):
         self.source_id = config.slot
         self.headers = context_headers(config, context.task) if config.extended_headers_enabled else ()
         self._name = application_name(config.name, context.worker)
-        self._partition = json.dumps([config.name, {"server": config.topic_prefix}], separators=(",", ":"))
         self._server = Server(config, self._name)
+        self._partitions = Partitions(config.name, config.topic_prefix)
         self._stream: ReplicationStream | None = None
         self._messages = Messages(config)
         self._heartbeat = Heartbeat(config, self._server.connect)
@@ -110,23 +112,38 @@ class PostgresSourceTask(SourceTask):
             self.keep_alive_interval = min(config.status_update_interval_ms / 1000, sender_timeout / 3)
         else:
             self.keep_alive_interval = config.status_update_interval_ms / 1000
-        stored_tables = self._stored_tables(offsets)
+        stored_tables = self._partitions.tables(offsets)
         chosen = chosen_tables(connection, config, stored_tables)
         version = connection.info.server_version
         # A table that was told before and cannot be any more must not stop the others: the first look finds it.
         new = [table for table in chosen.tables if table.full_name not in stored_tables]
-        require(chosen.findings + table_findings(new, config, version) + _origin_findings(config, version))
+        signals, faults = find_signal_table(connection, config)
+        require(chosen.findings + table_findings(new, config, version) + _origin_findings(config, version) + faults)
 
         stored, reset = self._stored(offsets)
         self._stream = stream = self._server.stream()
         system = stream.identify()
         keeper = SlotKeeper(config, self._server, sender_timeout, self._context.stopping, self._context.report)
-        keeper.verify(stream, system, stored, reset)
         told = {t.oid: stored_tables[t.full_name] for t in chosen.tables if t.full_name in stored_tables}
-        if reset is not None:
-            told = {}  # every table is read again
-        set_identities(connection, chosen.alterations)
-        gaps = ensure_publication(connection, config, chosen.tables, stored, told)
+        published = list(chosen.tables)
+        if signals is not None and signals.oid not in {table.oid for table in published}:
+            published.append(signals)
+
+        def prepared() -> set[int]:
+            keeper.verify(stream, system, stored, reset)
+            set_identities(connection, chosen.alterations)
+            # After a reset every table is read again.
+            return ensure_publication(connection, config, published, stored, told if reset is None else {})
+
+        try:
+            gaps = prepared()
+        except GapError as error:
+            if config.snapshot_mode != "when_needed" or stored is None:
+                raise
+            given_up = Reset(preparation.next_epoch(stored.epoch), stored.lsn)
+            _log.warning("every table is read again, because snapshot.mode is when_needed", gap=str(error))
+            stored, reset = None, given_up
+            gaps = prepared()
         view = look(connection, config, None)
         warnings = table_warnings(chosen.tables, config, version)
         warnings += [str(finding) for finding in feedback_findings(settings, standby=self._server.standby)]
@@ -162,6 +179,9 @@ class PostgresSourceTask(SourceTask):
         if self._snapshots.silent:
             self._decoder.at_rest = self._at_rest
         since = "" if reset is None else Position(position.epoch, begin - 1, 0, 0).text().decode()
+        if signals is not None:
+            self._decoder.signals = SignalTable(signals, self._snapshots.adhocs.signal)
+        self._snapshots.adhocs.restore(offsets.get(self._partitions.outcomes))
         self._snapshots.plan(stored_tables, chosen.tables, view, gaps, since)
         self._evolution.look(view)
         stream.start(config.slot, position.lsn, config.publication, config.publish_origin)
@@ -171,7 +191,7 @@ class PostgresSourceTask(SourceTask):
         self._context.report("stream", {"slot": config.slot, "from": format_lsn(position.lsn), "epoch": position.epoch})
 
     def _stored(self, offsets: Mapping[str, Any]) -> tuple[StoredPosition | None, Reset | None]:
-        value = offsets.get(self._partition)
+        value = offsets.get(self._partitions.stream)
         if value is None:
             return None, None
         reset = Reset.from_json(value)
@@ -188,15 +208,6 @@ class PostgresSourceTask(SourceTask):
         epoch = stored.epoch if same else preparation.next_epoch(stored.epoch)
         placed = stored.placed if same else 0
         return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin, placed)
-
-    def _stored_tables(self, offsets: Mapping[str, Any]) -> dict[str, Any]:
-        """What is stored of tables, by full name."""
-        found = {}
-        for partition, value in offsets.items():
-            owner, parts = json.loads(partition)
-            if owner == self._config.name and parts.get("server") == self._config.topic_prefix and "table" in parts:
-                found[parts["table"]] = value
-        return found
 
     def _fingerprint(self, oid: int) -> Fingerprint | None:
         progress = self._evolution.tables.get(oid)
@@ -225,6 +236,9 @@ class PostgresSourceTask(SourceTask):
         self.sweeps = [sweep for sweep in self.sweeps if sweep is not dropped]
         if isinstance(error, KeyChanged):
             self._snapshots.key_changed(progress)
+
+    def signal(self, payload: bytes, place: str) -> None:
+        self._snapshots.adhocs.message(payload, place)
 
     def swept(self, sweep: Sweep) -> None:
         self._snapshots.swept(sweep)
@@ -289,21 +303,25 @@ class PostgresSourceTask(SourceTask):
         return changes
 
     def offsets(self) -> Mapping[str, Any]:
-        evolution = self._evolution
-        if not (evolution.dirty or evolution.left or self._first_offset or self._tracker.due(time.monotonic())):
+        evolution, adhocs = self._evolution, self._snapshots.adhocs
+        fresh = evolution.dirty or evolution.left or adhocs.dirty or self._first_offset
+        if not (fresh or self._tracker.due(time.monotonic())):
             return {}
         self._server.verify_timeline(self._timeline)
-        values: dict[str, Any] = {self._partition: self._tracker.offer().to_json()}
-        for name, value in evolution.left.items():
-            values[self._table_partition(name)] = value
+        # The position comes last: without transactions, what was done with its records must not be stored after it.
+        values: dict[str, Any] = {self._partitions.table(name): value for name, value in evolution.left.items()}
         for oid in evolution.dirty:
             progress = evolution.tables[oid]
-            values[self._table_partition(progress.full_name)] = progress.to_json()
+            values[self._partitions.table(progress.full_name)] = progress.to_json()
+        if adhocs.dirty:
+            values[self._partitions.outcomes] = adhocs.to_json()
+        values[self._partitions.stream] = self._tracker.offer().to_json()
         return values
 
     def committed(self) -> None:
         self._evolution.dirty.clear()
         self._evolution.left.clear()
+        self._snapshots.adhocs.dirty = False
         self._first_offset = False
         self._tracker.stored(time.monotonic())
         if self._tracker.durable > self._acknowledged and time.monotonic() - self._status_at >= ACK_SECONDS:
@@ -349,7 +367,7 @@ class PostgresSourceTask(SourceTask):
     def finished(self) -> bool:
         """Whether there is nothing more to do (snapshot mode ``initial_only``)."""
         return self._config.snapshot_mode == "initial_only" and all(
-            p.done or p.failed for p in self._evolution.tables.values()
+            (p.done and not p.adhoc) or p.failed for p in self._evolution.tables.values()
         )
 
     def _message(
@@ -381,10 +399,6 @@ class PostgresSourceTask(SourceTask):
 
     def _tracker_started(self) -> bool:
         return hasattr(self, "_tracker")
-
-    def _table_partition(self, full_name: str) -> str:
-        parts = {"server": self._config.topic_prefix, "table": full_name}
-        return json.dumps([self._config.name, parts], separators=(",", ":"))
 
 
 def _origin_findings(config: PostgresConfig, server_version: int) -> list[Finding]:

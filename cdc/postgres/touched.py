@@ -8,10 +8,11 @@ transaction that was streamed although it was not yet visible (its commit waited
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DatabaseSnapshot", "TouchLog"]
+__all__ = ["DatabaseSnapshot", "TouchLog", "oldest"]
 
 Key = tuple[bytes | None, ...]
 
@@ -52,6 +53,17 @@ class DatabaseSnapshot:
         """Whether the effects of the (committed) transaction with this 32-bit id were visible."""
         full = self.full_xid(xid)
         return full < self.xmin or (full < self.xmax and full not in self.running)
+
+
+def oldest(snapshots: Iterable[DatabaseSnapshot | None]) -> DatabaseSnapshot | None:
+    """The one that sees least for sure; ``None`` if one of them is not known, or there is none."""
+    found: DatabaseSnapshot | None = None
+    for snapshot in snapshots:
+        if snapshot is None:
+            return None
+        if found is None or snapshot.xmin < found.xmin:
+            found = snapshot
+    return found
 
 
 class _Touches:

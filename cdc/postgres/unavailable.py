@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdc.postgres.changes import Reselect
+from cdc.postgres.captured_table import Reselect
 from cdc.record import Column
 
 __all__ = ["mark_unknown", "placeholder_text"]

@@ -27,6 +27,7 @@ from cdc.kafka.topics import COMPACTED, EVENTS, Topics
 from cdc.plugin import Converter, Encoder, KeyEncoder, SourceConnector, SourceTask, Sweep, TaskContext, ValueEncoder
 from cdc.record import HEADER_POSITION, HEADER_SOURCE, ConnectRecord, RowChange, RowShape, Schema, Transaction
 from cdc.runtime.ghosts import Ghosts
+from cdc.runtime.signals import Signals
 from cdc.runtime.source_transforms import Chain, load_chain
 
 __all__ = ["run_source_task"]
@@ -102,6 +103,7 @@ class _Session:
         self._compacts = "compact" in worker.get("topic.creation.default.cleanup.policy", "compact")
         """Whether topics of rows are compacted: only there a truncate needs a key (EXACTNESS.md H16)."""
         self._ghosts: Ghosts | None = None
+        self._signals = Signals(self._name, connector.signals)
         self._offsets_topic = worker.get("offset.storage.topic") or f"{worker.get('group.id', 'cdc')}-offsets"
         self._encoders: dict[RowShape, tuple[KeyEncoder, ValueEncoder, int]] = {}
         self._general: dict[tuple[str, int, int], tuple[Encoder, Encoder, Schema | None, Schema | None]] = {}
@@ -145,12 +147,15 @@ class _Session:
         ghosts = self._ghosts = Ghosts(worker, self._source[1], self._keys, _SweepOutput(self, task))
         task.start(stored)
         self._started = True
+        signals = self._signals
+        signals.start(worker, topics, stored, context.report)
         for warning in self._chain.warnings() if self._chain is not None else ():
             _log.warning(warning, connector=self._name)
         context.report("state", "RUNNING")
         context.report("waiting", "")
         timeout = IDLE_POLL_S
         while not context.stopping():
+            signals.hand_over(task)
             changes = task.poll(timeout)
             if changes:
                 if producer.records == 0:
@@ -184,6 +189,7 @@ class _Session:
             self._producer.close()
         if self._ghosts is not None:
             self._ghosts.close()
+        self._signals.close()
         if self._task is not None:
             self._task.stop()
         self._asking.shutdown(wait=False, cancel_futures=True)
@@ -316,17 +322,21 @@ class _Session:
         producer, task = self._producer, self._task
         if producer is None or task is None:
             return
-        offsets = {**self._memory.fresh, **task.offsets()}
+        offsets = {**self._memory.fresh, **task.offsets(), **self._signals.fresh}
         if not offsets and not producer.records:
             return
-        if self._worker.get("exactly.once.source.support", "enabled") != "enabled" and producer.records:
+        together = self._worker.get("exactly.once.source.support", "enabled") == "enabled"
+        if not together and producer.records:
             producer.commit()
         self._bytes += producer.bytes
         for partition, value in offsets.items():
             key, encoded = encode_offset(partition, value)
             producer.produce(self._offsets_topic, key, encoded)
+            if not together:
+                producer.commit()  # one after the other: each may count on those before it
         producer.commit()
         self._memory.fresh.clear()
+        self._signals.fresh.clear()
         task.committed()
         self._commits += 1
         self.healthy = True

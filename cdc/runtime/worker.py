@@ -25,6 +25,7 @@ from cdc.runtime.child import COMMAND
 from cdc.runtime.cluster import ClusterId
 from cdc.runtime.listener import Health, Listener
 from cdc.runtime.restarts import RestartPolicy
+from cdc.runtime.snapshot_routes import snapshot_routes
 from cdc.runtime.states import State, TaskStatus
 from cdc.runtime.supervisor import Supervisor, TaskPlan
 from cdc.runtime.task_process import TaskOrder
@@ -94,6 +95,8 @@ class Worker:
             self._registry = EmbeddedRegistry(properties, self._notify)
             self._listener.routes += self._registry.routes
             self._registry.start()
+        specs = {spec.name: spec for spec in self.config.connectors}
+        self._listener.routes += snapshot_routes(specs, self.status, self.config.secrets.redact)
         plans = [
             TaskPlan(spec.name, task, spec.kind, partial(self._order, spec, task))
             for spec in self.config.connectors

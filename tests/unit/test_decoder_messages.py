@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cdc.codec.envelope import row_shape
-from cdc.postgres.changes import CapturedTable, Decoder
+from cdc.postgres.captured_table import CapturedTable
+from cdc.postgres.changes import Decoder
 from cdc.postgres.pgoutput import ProtocolError, Relation
 from cdc.postgres.position import StoredPosition, Tracker
 from cdc.postgres.touched import DatabaseSnapshot, TouchLog

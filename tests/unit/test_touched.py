@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.postgres.touched import DatabaseSnapshot, TouchLog
+from cdc.postgres.touched import DatabaseSnapshot, TouchLog, oldest
 
 TABLE = 16384
 
@@ -64,3 +64,11 @@ def test_beyond_its_bound_a_transaction_counts_as_touching_everything() -> None:
     log.begin(41)
     log.touch(TABLE, (b"1",))
     assert log.newer(DatabaseSnapshot.parse("40:40:"), TABLE) == {(b"1",)}
+
+
+def test_the_oldest_snapshot_is_the_one_that_sees_least() -> None:
+    old, new = DatabaseSnapshot(5, 9, frozenset({5})), DatabaseSnapshot(7, 8, frozenset())
+    assert oldest([new, old]) is old
+    assert oldest([new]) is new
+    assert oldest([new, None, old]) is None, "a chunk that is being read may see less than any"
+    assert oldest([]) is None

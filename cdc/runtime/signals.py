@@ -1,0 +1,110 @@
+"""Signals to a running source task: read from Kafka between two polls, their places stored with the source's offsets.
+
+Signals are an aid: without their topic the stream goes on, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from cdc.config import ConnectorSpec
+from cdc.errors import ConfigError, FatalError, Finding
+from cdc.kafka.signals import SIGNALS, SignalReader, write_signal
+from cdc.kafka.topics import Topics
+from cdc.plugin import SignalTopic, SourceConnector, SourceTask
+
+__all__ = ["Signals", "execute", "send", "signals_partition"]
+
+_log = structlog.get_logger(__name__)
+
+
+def signals_partition(connector: str, topic: str) -> str:
+    """The key under which the places of the signals that were acted on are stored with the offsets of a source."""
+    return json.dumps([connector, {"signals": topic}], separators=(",", ":"))
+
+
+class Signals:
+    """What one life of a source task takes from its topic of signals, if it has one.
+
+    ``fresh`` is what must be stored with the task's offsets, in the transaction that stores what the signals did.
+    """
+
+    def __init__(self, connector: str, channel: SignalTopic | None) -> None:
+        self._connector = connector
+        self._channel = channel
+        self._reader: SignalReader | None = None
+        self.fresh: dict[str, Any] = {}
+
+    def start(
+        self, worker: Mapping[str, str], topics: Topics, stored: Mapping[str, Any], report: Callable[[str, Any], None]
+    ) -> None:
+        """Begin to read behind the last signal that was acted on; at the beginning, when none was."""
+        channel = self._channel
+        if channel is None:
+            return
+        try:
+            partitions = topics.ensure(channel.topic, SIGNALS, partitions=1)
+        except FatalError as error:
+            _log.error("signals are not read from Kafka", topic=channel.topic, cause=str(error))
+            report("signals_topic", str(error))
+            return
+        places = stored.get(signals_partition(self._connector, channel.topic)) or {}
+        group = f"cdc-signals-{self._connector}"
+        self._reader = SignalReader(worker, group, channel.topic, channel.key, partitions, places)
+
+    def hand_over(self, task: SourceTask) -> None:
+        """Give the task what has come, if anything has."""
+        reader = self._reader
+        if reader is None or self._channel is None:
+            return
+        found = reader.take(_log.warning)
+        for place, payload in found:
+            task.signal(payload, place)
+        if found:
+            self.fresh[signals_partition(self._connector, self._channel.topic)] = dict(reader.offsets)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+def execute(
+    tables: Sequence[str], where: str = "", *, sweep: bool = False, blocking: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """Type and data of a signal that asks for the rows of tables (expressions), of those that fulfil ``where``."""
+    data: dict[str, Any] = {"data-collections": list(tables), "type": "blocking" if blocking else "incremental"}
+    if where:
+        data["additional-conditions"] = [{"data-collection": table, "filter": where} for table in tables]
+    if sweep:
+        data["sweep"] = True
+    return "execute-snapshot", data
+
+
+def send(spec: ConnectorSpec, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a signal for a source: its id, and where it stands. It waits there while the source does not run.
+
+    `ConfigError` when the source takes no signals from Kafka, `DataError` for one that it would refuse.
+    """
+    connector = spec.connector
+    channel = connector.signals if isinstance(connector, SourceConnector) else None
+    if channel is None:
+        raise ConfigError(
+            [
+                Finding(
+                    f"{spec.name} takes no signals from Kafka",
+                    key=f"connectors.{spec.name}.signal.enabled.channels",
+                    remedy="Add kafka to it, and restart the worker" if isinstance(connector, SourceConnector) else "",
+                )
+            ]
+        )
+    if isinstance(connector, SourceConnector):
+        connector.check_signal(kind, data)
+    identifier = str(uuid.uuid4())
+    payload = json.dumps({"id": identifier, "type": kind, "data": data}, ensure_ascii=False).encode()
+    partition, offset = write_signal(spec.worker, channel.topic, channel.key, payload)
+    return {"id": identifier, "topic": channel.topic, "partition": partition, "offset": offset}
