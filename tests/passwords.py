@@ -1,15 +1,18 @@
-"""The passwords of all tests. Each has the same mark in it, which nothing may ever show (`leaks.py` looks for it)."""
+"""The passwords of all tests. Each has a mark in it, which nothing may ever show (`leaks.py` looks for it)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MARK", "password"]
+__all__ = ["MARK", "MARKS", "password"]
 
 MARK: Final = "n0t-t0-be-sh0wn"
-"""In every password, and nowhere else: a text that has it has leaked one."""
+"""In every password that `password` makes, and nowhere else: a text that has it has leaked one."""
+
+MARKS: Final = (MARK, "hunter2", "hunter3")
+"""The latter stand for passwords where their form matters (escapes, quotes, encodings)."""
 
 
 def password(name: str) -> str:
     """The password of whoever is called ``name``; the same whenever it is asked for."""
-    return f"{MARK}-{name}"
+    return f"{MARK}-{name.replace(' ', '-')}"

@@ -64,7 +64,7 @@ def avro_plan(text: str) -> AvroPlan:
     """Compile the text of a writer schema. `DataError` for what is no schema, or has no form in Connect."""
     try:
         schema, reader = _Conversion().any(json.loads(text), "", NO_DEFAULT)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"cannot read the Avro schema {text[:120]!r}: {error!r}") from error
 
     def read(payload: bytes, start: int) -> Any:

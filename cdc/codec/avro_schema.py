@@ -64,7 +64,7 @@ def parse_schema(text: str) -> Node:
     """Read a schema. `DataError` when it is not one."""
     try:
         return _Parser().node(json.loads(text), "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"cannot read the Avro schema {text[:120]!r}: {error!r}") from error
 
 

@@ -20,6 +20,7 @@ from cdc.codec.avro_schema import STRUCTURES, VARIABLE_SCALE_DECIMAL, Text, scal
 from cdc.codec.avro_structures import structure_text
 from cdc.codec.canonical import json_string
 from cdc.codec.canonical_floats import float8_text
+from cdc.codec.json_reader import MOST_DIGITS
 from cdc.errors import DataError
 from cdc.record import Schema
 
@@ -260,5 +261,7 @@ def _plain_json(value: Any, depth: int) -> str:
 def _plain_number(value: Decimal) -> str:
     """With an exponent only where a float has one; more digits than a float has are a numeric's."""
     digits = len(value.as_tuple().digits)
-    near = abs(value.adjusted()) <= _MOST_ZEROS
-    return f"{value:f}" if near or digits > _DIGITS_OF_A_FLOAT >= value.adjusted() - digits else str(value)
+    size = abs(value.adjusted())
+    near = size <= _MOST_ZEROS
+    whole = size <= MOST_DIGITS and digits > _DIGITS_OF_A_FLOAT >= value.adjusted() - digits
+    return f"{value:f}" if near or whole else str(value)

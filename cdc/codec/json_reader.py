@@ -12,12 +12,12 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
 from cdc.record import NO_DEFAULT, Schema
 
-__all__ = ["DECIMAL", "EXACT", "ONE_OF", "Reader", "load", "reader", "unscaled"]
+__all__ = ["DECIMAL", "EXACT", "MOST_DIGITS", "ONE_OF", "Reader", "load", "reader", "unscaled"]
 
 Reader = Callable[[Any], Any]
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
@@ -25,6 +25,8 @@ ONE_OF: Final = "io.confluent.connect.json.OneOf"
 """Name of the struct that stands for one of several types in JSON Schema, with an optional field for each."""
 EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 """Arithmetic that never rounds."""
+MOST_DIGITS: Final = 150_000
+"""More than Postgres's numeric has. What takes longer digits apart takes time by their square."""
 _RANGES: Final = {f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)}
 _NOT_NUMBERS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -34,9 +36,15 @@ def _constant(text: str) -> Any:
 
 
 _decoder: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_constant)
-_long_decoder: Final = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=_constant, parse_int=lambda text: int(Decimal(text))
-)
+
+
+def _long_integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(Decimal(text))
+
+
+_long_decoder: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_constant, parse_int=_long_integer)
 """For numbers of more digits than ``int`` takes."""
 
 
@@ -54,6 +62,8 @@ def load(text: str, start: int = 0) -> tuple[Any, int]:
             return _long_decoder.raw_decode(text, start)
     except RecursionError:
         raise ValueError("the JSON is nested too deep") from None
+    except InvalidOperation:
+        raise ValueError("a number has an exponent that is too large") from None
 
 
 def reader(schema: Schema, *, replace_null: bool = False, entries: bool = False) -> Reader:
@@ -94,6 +104,8 @@ def _reader(schema: Schema, how: _Form) -> Reader:
 def unscaled(value: int | Decimal, scale: int) -> bytes:
     """A decimal as Connect holds it: digits without the point, in two's complement. `ValueError` if digits are lost."""
     scaled = EXACT.scaleb(Decimal(value), scale)
+    if scaled.is_finite() and scaled.adjusted() > MOST_DIGITS:  # an exponent that nobody could write out
+        raise ValueError(f"{_shown(value)} is too large for any column")
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{_shown(value)} has more than {scale} digits after the point")
     number = int(scaled)

@@ -17,14 +17,14 @@ def read_json(text: str, file: str, order: int, findings: Findings) -> Table | N
     """The top-level object of a JSON text; ``None`` if there is none, with the reason among the findings."""
     top = Place(order, 0, file)
     try:
-        json.loads(text)
+        json.loads(text, parse_int=str)  # Python refuses to make numbers of very many digits
+        tree = _Parser(text, top).value()
     except json.JSONDecodeError as error:
         findings.add(top._replace(line=error.lineno), f"not valid JSON: {error.msg} (column {error.colno})")
         return None
     except RecursionError:
         findings.add(top, "not valid JSON: nested too deeply")
         return None
-    tree = _Parser(text, top).value()
     if isinstance(tree, Table):
         return tree
     findings.add(tree.place, "expected an object with keys and values")

@@ -97,17 +97,23 @@ def _ends(settings: dict[str, Any], topic: str, partitions: int, pump: Callable[
 def _take(found: dict[str, Any], connector: str, key: bytes | None, value: bytes | None) -> None:
     if key is None:
         return
-    text = key.decode()
     try:
+        text = key.decode()
         owner, _partition = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise FatalError(
-            f"the offsets topic has a record with the key {text[:80]!r}, which is not of Kafka Connect's form. "
+            f"the offsets topic has a record with the key {key[:80]!r}, which is not of Kafka Connect's form. "
             "Remedy: give this worker an offset.storage.topic of its own"
         ) from None
     if owner != connector:
         return
     if value is None:
         found.pop(text, None)
-    else:
+        return
+    try:
         found[text] = json.loads(value)
+    except (ValueError, RecursionError):
+        raise FatalError(
+            f"the offset that the offsets topic has for {text[:80]} is no JSON: {value[:80]!r}. It was not written by "
+            "this connector: use another connector name, or delete its offsets to start over"
+        ) from None

@@ -22,7 +22,7 @@ def exactly(
     try:
         texts = {name.encode(): None if text is None else text.encode() for name, text in json.loads(header).items()}
         exact = {name: from_postgres(_as_told(kinds[name]), text) for name, text in texts.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the header {HEADER_TEXT} does not fit the row: {error!r}") from error
     row = dict(_pairs(fields))
     row.update((name, text) for name, text in exact.items() if text is not None)
@@ -43,7 +43,7 @@ def patch(op: Op, header: bytes) -> Op:
     alone."""
     try:
         unknown = {name.encode() for name in json.loads(header)}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the header {HEADER_UNKNOWN} is no list of columns: {header[:80]!r}") from error
     fields = [part for pair in _pairs(op[1]) if pair[0] not in unknown for part in pair]
     return PATCH, fields, tuple(name for name in op[2] if name not in unknown), op[3], op[4]

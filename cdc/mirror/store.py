@@ -99,7 +99,7 @@ class StoredOffset:
                 value.get("topic"),
                 value.get("parts"),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise FatalError(
                 f"an offset in the store is not one: {text[:80]!r}. Remedy: delete the key, and the partition is read "
                 "again from its beginning"

@@ -67,7 +67,7 @@ class TableEntry:
                 tuple(value["columns"]),
                 value["ttl"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FatalError(f"what the store remembers of a table cannot be read: {text[:120]!r}") from error
 
 

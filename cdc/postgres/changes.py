@@ -48,6 +48,8 @@ __all__ = ["Decoder", "Tables"]
 _OLD: Final = ord("O")
 _KEY: Final = ord("K")
 _NEW: Final = ord("N")
+_ROW_SIZE: Final = 31
+"""Bytes of a frame with a row message up to its first tuple."""
 
 
 class Tables(Protocol):
@@ -145,7 +147,7 @@ class Decoder:
         out: list[RowChange | ConnectRecord] = []
         self._numbered = 0
         for frame in frames:
-            kind = frame[0]
+            kind = frame[0] if frame else 0
             if kind == XLOG_DATA:
                 if len(frame) < 26:
                     raise ProtocolError(f"an XLogData message of {len(frame)} bytes is too short")
@@ -185,6 +187,8 @@ class Decoder:
         tx = self._tx
         if tx is None:
             raise ProtocolError("a row message came outside a transaction")
+        if len(frame) < _ROW_SIZE:
+            raise ProtocolError(f"a row message of {len(frame)} bytes is too short")
         self._ordinal += 1
         if self._ordinal <= self._resume_ordinal:
             return None

@@ -17,6 +17,7 @@ __all__ = ["parse_row"]
 _NULL: Final = rb"\N"
 _BACKSLASH: Final = 0x5C
 _ESCAPE: Final = re.compile(rb"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
+_OCTAL: Final = b"01234567"
 _NAMED: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
@@ -41,6 +42,6 @@ def _unescape(match: re.Match[bytes]) -> bytes:
         return named
     if escaped[:1] == b"x" and len(escaped) > 1:
         return bytes([int(escaped[1:], 16)])
-    if escaped.isdigit():
+    if escaped[0] in _OCTAL:
         return bytes([int(escaped, 8) & 0xFF])
     return escaped

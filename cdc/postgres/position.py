@@ -86,11 +86,8 @@ class StoredPosition:
                 origin=dict(value["origin"]),
                 placed=int(value.get("placed", 0)),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise FatalError(
-                f"the stored source offset cannot be read ({error!r} in {value!r}). "
-                "It was not written by this connector: use another connector name, or delete its offsets to start over"
-            ) from None
+        except _UNREADABLE as error:
+            raise _unreadable(value, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +105,24 @@ class Reset:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reset | None:
-        """``None`` for a stored position."""
+        """``None`` for a stored position. `FatalError` as of `StoredPosition.from_json`."""
         reset = value.get("reset")
         if reset is None:
             return None
-        return cls(int(reset["epoch"]), None if reset["lsn"] is None else int(reset["lsn"]))
+        try:
+            return cls(int(reset["epoch"]), None if reset["lsn"] is None else int(reset["lsn"]))
+        except _UNREADABLE as error:
+            raise _unreadable(value, error) from None
+
+
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+def _unreadable(value: Mapping[str, Any], error: Exception) -> FatalError:
+    return FatalError(
+        f"the stored source offset cannot be read ({error!r} in {value!r}). "
+        "It was not written by this connector: use another connector name, or delete its offsets to start over"
+    )
 
 
 def _open(value: Mapping[str, Any]) -> OpenTransaction:

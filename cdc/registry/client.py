@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -24,6 +23,7 @@ from cdc.registry.errors import (
     RegistryUnavailable,
     UnknownSchemaId,
 )
+from cdc.tls import tls_fault
 
 __all__ = ["RegistryClient"]
 
@@ -31,6 +31,18 @@ _Answer = TypeVar("_Answer")
 _BUSY: Final = frozenset((408, 425, 429))
 _NO_VERSION: Final = frozenset((40401, 40402))
 _SCHEMA_NOT_FOUND: Final = 40403
+_OWN_CERTIFICATE: Final = (
+    "set schema.registry.ssl.certificate.location and schema.registry.ssl.key.location to a certificate that it trusts"
+)
+_TLS_REMEDIES: Final = {
+    "untrusted": "set schema.registry.ssl.ca.location to the file with the certificate of the authority that signed it",
+    "name": "name the registry in schema.registry.url as its certificate does",
+    "expired": "renew its certificate",
+    "plaintext": "write http:// in schema.registry.url, or name the port on which it speaks TLS",
+    "no certificate": _OWN_CERTIFICATE,
+    "certificate refused": _OWN_CERTIFICATE,
+    "other": "replace its certificate",
+}
 _INVALID_SCHEMA: Final = frozenset((42201, 42209, 42210))
 
 
@@ -193,12 +205,14 @@ class RegistryClient:
                 " check bearer.auth.issuer.endpoint.url, bearer.auth.client.id and bearer.auth.client.secret"
             ) from None
         except httpx.TransportError as error:
-            if _is_certificate_error(error):
+            if (fault := tls_fault(error)) is not None:
                 raise RegistryMisconfigured(
-                    f"Cannot {what}: the certificate of {self.url} is not trusted ({error}); set"
-                    " schema.registry.ssl.ca.location to the file with its authority"
+                    f"Cannot {what} at schema registry {self.url}: {fault.found}; {_TLS_REMEDIES[fault.kind]}"
                 ) from None
             reason = str(error) or type(error).__name__
+            if self.url.startswith("https:") and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+                # TLS 1.3: the alert that refuses a client certificate can be lost behind the request.
+                reason += f". If it refuses client certificates, {_OWN_CERTIFICATE}"
             raise RegistryUnavailable(
                 f"Cannot {what}: schema registry {self.url} cannot be reached: {reason}"
             ) from None
@@ -250,12 +264,3 @@ def _reasons(message: str | None) -> list[str]:
 def _shortened(message: str | None, limit: int = 2000) -> str:
     text = message or "no reason given"
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _is_certificate_error(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

@@ -182,7 +182,7 @@ def _own(header: bytes) -> Letter | None:
             str(told.get("position", "")),
             str(told.get("form", "")),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -218,6 +218,6 @@ def parse_receipt(headers: Sequence[tuple[str, bytes | None]] | None) -> tuple[s
             try:
                 topic, partition, offset, position = json.loads(value or b"")
                 return str(topic), int(partition), int(offset), str(position)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 return None
     return None

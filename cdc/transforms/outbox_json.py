@@ -32,7 +32,7 @@ def expanded(text: str, name: str, *, optional_bytes: bool) -> tuple[Any, Schema
         value = json.loads(text)
         schema = _schema(value, name, optional_bytes)
         return None if schema is None else (_value(schema, value), schema)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

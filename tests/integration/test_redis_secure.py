@@ -48,16 +48,6 @@ class TlsWorld(World):
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("stranger"), "another authority")
-
-
-@pytest.fixture(scope="module")
 def secured(authority: Authority) -> Iterator[tuple[Redis, int]]:
     """A server that takes TLS with and without client certificates."""
     with tls_server(authority, "optional") as made:

@@ -20,7 +20,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "kafka": {"errors"},
     "local": {"errors"},
     "observe": {"errors"},
-    "registry": {"errors"},
+    "registry": {"errors", "tls"},
     "tls": set(),
     "converters": {*_BASE, "codec", "registry"},
     "transforms": {*_BASE, "codec"},
