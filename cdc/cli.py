@@ -1,4 +1,4 @@
-"""The command line: ``cdc run | check | verify | snapshot | demo | slot | offsets | config | version``.
+"""The command line: ``cdc run | check | verify | snapshot | demo | slot | offsets | dlq | config | version``.
 
 Every command imports what it needs when it runs, so that ``cdc --help`` answers at once. Errors are one clear line each
 on stderr; a traceback only with ``--debug``; secrets never.
@@ -312,6 +312,68 @@ def reset_slot(
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(1)
     typer.echo(slots.render_reset(slots.reset_slot(loaded, connector), output))
+
+
+dlq = typer.Typer(no_args_is_help=True)
+app.add_typer(dlq, name="dlq", help="List, show or replay the dead letters of a connector.")
+Connector = Annotated[
+    str, typer.Option("--connector", help="Name of the connector.", metavar="NAME", show_default=False)
+]
+
+
+@dlq.command("list")
+def list_letters(
+    files: Files,
+    connector: Connector,
+    everything: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
+    output: Output = "text",
+) -> None:
+    """Count the open letters of a connector by topic, partition and error."""
+    from cdc.operate import dlq as letters  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    found = letters.list_letters(loaded, connector, everything=everything)
+    typer.echo(_session.redact(letters.render_list(found, output)))
+
+
+@dlq.command("show")
+def show_letter(
+    files: Files,
+    connector: Connector,
+    letter: Annotated[
+        str | None, typer.Option(help="Which; default the last open one.", metavar="ID", show_default=False)
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """Show one letter: where its record was, what was wrong with it, key and value as far as they can be decoded."""
+    from cdc.operate import dlq as letters  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    typer.echo(_session.redact(letters.render_letter(letters.show_letter(loaded, connector, letter), output)))
+
+
+@dlq.command("replay")
+def replay_letters(
+    files: Files,
+    connector: Connector,
+    letter: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be repeated.", metavar="ID", show_default=False)
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """Mirror what was put aside, now that its cause is mended; nothing newer is ever overwritten.
+
+    May run beside the sink, be interrupted and repeated. Exit status: 0 nothing is open any more, 1 some letters are.
+    """
+    from cdc.operate import dlq as letters  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    report = letters.replay(loaded, connector, letter or (), lambda text: typer.echo(text, err=True))
+    typer.echo(_session.redact(letters.render_replay(report, output)))
+    raise typer.Exit(0 if report.done else 1)
 
 
 @app.command(short_help="Print the version.")

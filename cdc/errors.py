@@ -8,7 +8,8 @@
      ├── FatalError        an operator must act: stop and say so
      │    ├── GapError     ... changes were not told and cannot be had any more
      │    └── TableError   ... for one table; the others can go on
-     │         └── KeyChanged
+     │         ├── KeyChanged
+     │         └── SchemaRefused
      └── DataError         this one record is at fault: dead letter or stop, by policy
 
 The classes follow the error classes of Kafka Connect (retriable, fatal, per record), because what
@@ -29,6 +30,7 @@ __all__ = [
     "GapError",
     "KeyChanged",
     "RetriableError",
+    "SchemaRefused",
     "TableError",
 ]
 
@@ -55,6 +57,10 @@ class TableError(FatalError):
 
 class KeyChanged(TableError):
     """The columns or types of a table's record key changed: its rows would get new keys beside the old."""
+
+
+class SchemaRefused(TableError):
+    """The registry refuses the table's new value schema as incompatible with those before it."""
 
 
 class DataError(CdcError):

@@ -177,6 +177,11 @@ class SourceConnector(Connector):
         being set to NONE."""
         return False
 
+    @property
+    def queues_incompatible_schemas(self) -> bool:
+        """Whether the changes of such a table go to the dead letter queue until its schema is taken."""
+        return False
+
     @abstractmethod
     def task(self, context: TaskContext) -> SourceTask: ...
 
@@ -272,13 +277,17 @@ class SourceTask(ABC):
         were returned so far and before all that will be."""
         raise NotImplementedError(f"{type(self).__name__} has no place for records of the runtime")
 
-    def refuse(self, shape: RowShape, error: TableError) -> None:  # noqa: ARG002 - for subclasses
+    def refuse(self, shape: RowShape, error: TableError, *, queued: bool = False) -> None:  # noqa: ARG002
         """The records of this shape cannot be written, and are left out from here on.
 
         The next `offsets` must say so, and the table must be read again when it is mended. A source that cannot do
-        without them raises ``error``.
+        without them raises ``error``. With ``queued`` its changes are still to be returned: they go to the dead letter
+        queue.
         """
         raise error
+
+    def accepted(self, shape: RowShape) -> None:  # noqa: B027 - for subclasses
+        """The records of a shape whose changes went to the queue can be written: the table must be read again."""
 
     @abstractmethod
     def keep_alive(self) -> None:
@@ -314,7 +323,7 @@ class Converter(ABC):
     nulls_have_schemas: ClassVar[bool] = False
     """Whether a null with a schema is written otherwise than one without, which is nothing."""
     refuses_incompatible: bool = False
-    """Set by the runtime: a value schema that the registry refuses as incompatible is a `cdc.errors.TableError`."""
+    """Set by the runtime: a value schema that the registry refuses as incompatible is a `cdc.errors.SchemaRefused`."""
 
     @abstractmethod
     def configure(self, config: Mapping[str, str], *, is_key: bool) -> None:

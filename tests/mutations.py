@@ -144,10 +144,10 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "H16",
-        "cdc/runtime/source_task.py",
-        "                    # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).\n"
-        "                    key = self._keys.control_key(partition) if",
-        "                    key = None if True else self._keys.control_key(partition) if",
+        "cdc/runtime/source_writer.py",
+        "                        # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).\n"
+        "                        key = self.keys.control_key(partition) if",
+        "                        key = None if True else self.keys.control_key(partition) if",
         "tests/integration/test_bridge.py::test_every_kind_of_change_ends_equal",
     ),
     Mutation(

@@ -19,6 +19,7 @@ from cdc.codec.connect_avro import LogicalTypes, avro_text
 from cdc.converters.avro_keys import START_ANEW, as_remembered, key_changes, wiped
 from cdc.converters.avro_reader import HEADER_SIZE, writer_schema
 from cdc.converters.key_schemas import other_format
+from cdc.converters.refusals import refused_schema
 from cdc.errors import ConfigError, DataError, FatalError, Finding, KeyChanged, TableError
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, ValueEncoder
 from cdc.record import RawRow, RowChange, RowShape, Schema, Transaction
@@ -271,12 +272,7 @@ class AvroConverter(Converter):
             if not self._register:
                 raise
             if self.refuses_incompatible:
-                raise TableError(
-                    f"the registry refuses the new value schema of {subject} as incompatible "
-                    f"({'; '.join(refusal.messages)}), and schema.incompatible.handling.mode is fail. Set the "
-                    "subject's compatibility, or the mode to evolve, and restart the connector: the table is then "
-                    "read again"
-                ) from refusal
+                raise refused_schema(subject, refusal) from refusal
             # Warned of once: from now on the subject refuses nothing.
             _log.warning(
                 "the registry refused a new value schema as incompatible; setting the subject's compatibility to NONE",

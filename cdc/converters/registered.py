@@ -18,6 +18,7 @@ from cdc.converters.avro_keys import START_ANEW, wiped
 from cdc.converters.avro_reader import HEADER_SIZE, writer_schema
 from cdc.converters.general import GeneralConverter
 from cdc.converters.key_schemas import first_key_schema, key_schema_changes, remembered
+from cdc.converters.refusals import refused_schema
 from cdc.converters.settings import BOOLEAN, REGISTRY, Setting, read_settings
 from cdc.errors import ConfigError, DataError, FatalError, Finding
 from cdc.plugin import Encoder, KeyEncoder, KeyMemory
@@ -259,6 +260,8 @@ class RegisteredConverter(GeneralConverter):
         except IncompatibleSchema as refusal:
             if not self._register:
                 raise
+            if self.refuses_incompatible:
+                raise refused_schema(subject, refusal) from refusal
             # Warned of once: from now on the subject refuses nothing.
             _log.warning(
                 "the registry refused a new value schema as incompatible; setting the subject's compatibility to NONE",

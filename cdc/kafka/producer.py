@@ -31,12 +31,17 @@ class Undelivered:
     """A record that the broker would not take."""
 
     topic: str
+    key: bytes | None
     size: int
-    headers: Headers
+    """Of key and value."""
 
 
 class RecordTooLarge(FatalError):
-    """Records are larger than the producer or their topic takes; ``undelivered`` are those that the broker refused."""
+    """Records are larger than the producer or their topic takes.
+
+    ``undelivered`` are those that the broker refused, some time after they were given to the producer; if there are
+    none, it is the one that is being given to it.
+    """
 
     def __init__(self, message: str, undelivered: list[Undelivered]) -> None:
         super().__init__(message)
@@ -125,6 +130,10 @@ class RecordProducer:
                 self._producer.poll(0.05)
                 self._raise_failure()
             except KafkaException as error:
+                if error.args[0].code() == KafkaError._STATE:
+                    # The transaction has failed because of an earlier record: that one says why.
+                    self._producer.poll(0.1)
+                    self._raise_failure()
                 size = len(value or b"") + len(key or b"")
                 raise self._refusal(error.args[0], f"producing a record of {size} bytes to {topic}") from None
             else:
@@ -200,7 +209,7 @@ class RecordProducer:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._failed = error  # the others failed because of it
             size = len(message.value() or b"") + len(message.key() or b"")
-            self._too_large.append(Undelivered(message.topic() or "", size, _pairs(message.headers())))
+            self._too_large.append(Undelivered(message.topic() or "", message.key(), size))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -221,7 +230,3 @@ class RecordProducer:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return RecordTooLarge(str(found), self._too_large)
         return found
-
-
-def _pairs(headers: Any) -> Headers:
-    return list(headers.items() if isinstance(headers, dict) else headers or ())

@@ -8,6 +8,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from cdc.errors import RetriableError
@@ -80,6 +82,18 @@ class Topics:
             count = self._await_count(topic)
         self._known[topic] = count
         return count
+
+    def limit(self, topic: str) -> int | None:
+        """The topic's ``max.message.bytes``; ``None`` if the brokers do not tell it."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        future = self._admin.describe_configs([resource], request_timeout=15)[resource]
+        while not future.done():
+            self._pump()
+            self._admin.poll(0.05)
+        if future.exception() is not None:
+            return None
+        entry = future.result().get("max.message.bytes")
+        return None if entry is None or not str(entry.value).isdecimal() else int(entry.value)
 
     def _await_count(self, topic: str) -> int:
         """Metadata follows the creation by a moment."""

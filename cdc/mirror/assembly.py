@@ -320,7 +320,7 @@ class Assembler:
         found = []
         for message in messages:
             state = self._states.get((message.topic(), message.partition()))
-            refusal = None if state is None else by_row.get(self._row(state, message))
+            refusal = None if state is None else by_row.get(self.row_key(message))
             if refusal is not None:
                 self.counts.rejected += 1
                 key = refusal.key.decode("utf-8", "replace")
@@ -328,8 +328,9 @@ class Assembler:
                 found.append(Rejected(message, TASK_PUT, error))
         return found
 
-    def _row(self, state: PartitionState, message: Message) -> bytes:
-        """The key of the row that a record is about; empty if it is about none."""
+    def row_key(self, message: Message) -> bytes:
+        """The key of the row that a record of our partitions is about; empty if it is about none."""
+        state = self._states[message.topic(), message.partition()]
         try:
             key = message.key()
             if key is None:

@@ -12,7 +12,7 @@ from cdc.errors import ConfigError, DataError, Finding
 from cdc.operate.offsets import show_offsets, source_of
 from cdc.runtime.signals import execute, send
 
-__all__ = ["await_outcome", "order_of", "render", "render_sent", "send_order", "succeeded"]
+__all__ = ["await_outcome", "order_of", "outcome_of", "render", "render_sent", "send_order", "succeeded"]
 
 Order = tuple[str, Mapping[str, Any]]
 """Type and data of a signal."""
@@ -56,14 +56,20 @@ def send_order(config: Config, connector: str, order: Order) -> dict[str, Any]:
 
 def await_outcome(config: Config, connector: str, identifier: str) -> dict[str, Any]:
     """Wait until the source has done what the signal asks, or has refused it; what became of it, by table."""
-    while True:
-        for partition, offset in show_offsets(config, connector).items():
-            if json.loads(partition)[1].get("signals") == "outcomes":
-                found: dict[str, Any] | None = offset["outcomes"].get(identifier)
-                if found is not None and not any(told["state"] == "RUNNING" for told in found["tables"].values()):
-                    return found
+    while (found := outcome_of(config, connector, identifier)) is None:
         # Another process's work: what it stores is all that tells of it.
         time.sleep(_LOOK_S)
+    return found
+
+
+def outcome_of(config: Config, connector: str, identifier: str) -> dict[str, Any] | None:
+    """What became of a signal, by table; ``None`` while it is open."""
+    for partition, offset in show_offsets(config, connector).items():
+        if json.loads(partition)[1].get("signals") == "outcomes":
+            found: dict[str, Any] | None = offset["outcomes"].get(identifier)
+            if found is not None and not any(told["state"] == "RUNNING" for told in found["tables"].values()):
+                return found
+    return None
 
 
 def succeeded(outcome: Mapping[str, Any]) -> bool:

@@ -188,7 +188,7 @@ class PostgresConfig(SnapshotSettings):
     schema_incompatible_handling_mode: Literal["evolve", "fail", "dlq"] = Field(
         default="evolve",
         description="A value schema that the registry refuses: evolve sets the subject's compatibility to NONE, fail "
-        "stops the table.",
+        "stops the table, dlq writes its changes to errors.deadletterqueue.topic.name. It is read again when mended.",
     )
     schema_key_change_handling_mode: Literal["fail", "renew"] = Field(
         default="fail",

@@ -62,17 +62,15 @@ class PostgresSourceConnector(SourceConnector):
                     remedy="Give one for all, or one for each of database.hostname",
                 )
             )
-        if mine.schema_incompatible_handling_mode == "dlq":
+        queue = mine.errors_tolerance == "all" and mine.errors_deadletterqueue_topic_name
+        if mine.schema_incompatible_handling_mode == "dlq" and not queue:
             findings.append(
                 Finding(
-                    "sources have no dead letter queue in this version",
+                    "dlq needs a dead letter queue",
                     key="schema.incompatible.handling.mode",
-                    remedy="Set it to evolve (a new version, compatibility NONE) or fail (the table stops)",
+                    remedy="Set errors.tolerance=all and errors.deadletterqueue.topic.name; or set it to evolve (a new "
+                    "version, compatibility NONE) or fail (the table stops)",
                 )
-            )
-        if mine.errors_tolerance != "none":
-            findings.append(
-                Finding("sources stop at a record at fault in this version", key="errors.tolerance", remedy="Set none")
             )
         if mine.tasks_max != 1:
             findings.append(Finding("a replication slot is read by one task", key="tasks.max", remedy="Set it to 1"))
@@ -138,7 +136,11 @@ class PostgresSourceConnector(SourceConnector):
 
     @property
     def refuses_incompatible_schemas(self) -> bool:
-        return self.settings.schema_incompatible_handling_mode == "fail"
+        return self.settings.schema_incompatible_handling_mode != "evolve"
+
+    @property
+    def queues_incompatible_schemas(self) -> bool:
+        return self.settings.schema_incompatible_handling_mode == "dlq"
 
     @property
     def signals(self) -> SignalTopic | None:

@@ -111,22 +111,29 @@ class Evolution:
         """The table as the catalog had it when it changed last."""
         return self._infos.get(oid)
 
-    def fail(self, oid: int, reason: str) -> None:
-        """Tell the table's changes no more, until it is read again."""
+    def fail(self, oid: int, reason: str, *, queued: bool = False) -> None:
+        """Tell the table's changes no more, until it is read again; ``queued`` are told still, to be put aside."""
         progress = self.tables.get(oid)
         if progress is None:
             return
         self._failed_at[oid] = self._seen.get(oid)
-        if progress.failed == reason:
+        if progress.failed == reason and progress.queued == queued:
             return
-        progress.failed = reason
-        _log.error("a table is not told any more; the others are", table=progress.full_name, reason=reason)
-        self._note(progress.full_name, f"FAILED: {reason}")
+        progress.failed, progress.queued = reason, queued
+        if queued:
+            _log.error("changes of a table go to the dead letter queue", table=progress.full_name, reason=reason)
+            self._note(progress.full_name, f"DEAD LETTERS: {reason}")
+        else:
+            _log.error("a table is not told any more; the others are", table=progress.full_name, reason=reason)
+            self._note(progress.full_name, f"FAILED: {reason}")
         self._beginning.pop(oid, None)
         self._pending.pop(oid, None)
         self._broken.discard(oid)
         self.dirty.add(oid)
-        self._actions.hold(oid)
+        if queued:
+            self._actions.leave(oid)
+        else:
+            self._actions.hold(oid)
 
     def lost(self, oid: int, reason: str) -> None:
         """The table could not be read to its end. The next look tells why; if it does not, the table is read again."""
@@ -153,9 +160,14 @@ class Evolution:
         self.dirty.add(oid)
         return progress
 
+    def accepted(self, progress: SnapshotProgress) -> None:
+        """What a table was failed for is no more: read it again."""
+        if progress.failed and progress.oid not in self._beginning:
+            self.begin(progress, sweep=True)
+
     def mended(self, progress: SnapshotProgress) -> None:
         """A failed table is told again."""
-        progress.failed = ""
+        progress.failed, progress.queued = "", False
         self._failed_at.pop(progress.oid, None)
         self._note(progress.full_name, "")
         self.dirty.add(progress.oid)

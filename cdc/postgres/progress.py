@@ -53,6 +53,8 @@ class SnapshotProgress:
     since: str = ""
     fingerprint: Fingerprint | None = None
     failed: str = ""
+    queued: bool = False
+    """Its changes are told all the same, for the dead letter queue."""
     selection: Mapping[str, str] | None = None
     """Columns that the settings left out or masked when its rows were told (`cdc.postgres.captured.selection_of`)."""
     adhoc: list[AdHoc] = field(default_factory=list)
@@ -73,6 +75,8 @@ class SnapshotProgress:
             value["since"] = self.since
         if self.failed:
             value["failed"] = self.failed
+        if self.queued:
+            value["queued"] = True
         if self.selection is not None:
             value["selection"] = dict(self.selection)
         if self.adhoc:
@@ -99,6 +103,7 @@ class SnapshotProgress:
         self.after = stored["after"]
         self.since = str(stored.get("since", ""))
         self.failed = str(stored.get("failed", ""))
+        self.queued = bool(stored.get("queued"))
         self.selection = stored.get("selection")
         self.restore_adhoc(stored)
         if "fingerprint" in stored:

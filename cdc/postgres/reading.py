@@ -164,8 +164,9 @@ class Snapshots:
                 self.decoder.from_lsn[table.oid] = point
             self._request(readings[table.oid], start=False)
         for progress, gap in again:
-            if progress.failed:
-                self.decoder.hold(progress.oid)  # the first look finds whether it is mended
+            if progress.failed:  # the first look finds whether it is mended
+                if not progress.queued:
+                    self.decoder.hold(progress.oid)
             else:
                 progress.done = True
                 evolution.begin(progress, sweep=gap)

@@ -32,6 +32,7 @@ from cdc.postgres.messages import Messages
 from cdc.postgres.partitions import Partitions
 from cdc.postgres.pgoutput import LogicalMessage, Relation, format_lsn
 from cdc.postgres.position import MARK_PREFIX, Reset, StoredPosition, Tracker
+from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.publication import all_tables_warnings, ensure_publication
 from cdc.postgres.reading import Snapshots
 from cdc.postgres.reselect import reselect
@@ -223,15 +224,18 @@ class PostgresSourceTask(SourceTask):
 
     # -- what the runtime answers ---------------------------------------------------------------------
 
-    def refuse(self, shape: RowShape, error: TableError) -> None:
-        progress = next(
-            (p for p in self._evolution.tables.values() if (p.schema, p.name) == (shape.schema, shape.table)), None
-        )
-        if progress is None or progress.failed:
-            # Left under this name, and stored as such: if it comes back, it is read again.
-            _log.warning("changes of a table are left out", table=f"{shape.schema}.{shape.table}", cause=str(error))
+    def _progress(self, shape: RowShape) -> SnapshotProgress | None:
+        tables = self._evolution.tables.values()
+        return next((p for p in tables if (p.schema, p.name) == (shape.schema, shape.table)), None)
+
+    def refuse(self, shape: RowShape, error: TableError, *, queued: bool = False) -> None:
+        progress = self._progress(shape)
+        if progress is None or (progress.failed and progress.queued == queued):
+            if not queued:
+                # Left under this name, and stored as such: if it comes back, it is read again.
+                _log.warning("changes of a table are left out", table=f"{shape.schema}.{shape.table}", cause=str(error))
             return
-        self._evolution.fail(progress.oid, str(error))
+        self._evolution.fail(progress.oid, str(error), queued=queued)
         dropped = self._snapshots.forget(progress)
         self.sweeps = [sweep for sweep in self.sweeps if sweep is not dropped]
         if isinstance(error, KeyChanged):
@@ -239,6 +243,11 @@ class PostgresSourceTask(SourceTask):
 
     def signal(self, payload: bytes, place: str) -> None:
         self._snapshots.adhocs.message(payload, place)
+
+    def accepted(self, shape: RowShape) -> None:
+        progress = self._progress(shape)
+        if progress is not None:
+            self._evolution.accepted(progress)
 
     def swept(self, sweep: Sweep) -> None:
         self._snapshots.swept(sweep)

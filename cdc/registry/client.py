@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -43,6 +44,9 @@ _TLS_REMEDIES: Final = {
     "certificate refused": _OWN_CERTIFICATE,
     "other": "replace its certificate",
 }
+_UNKNOWN_S: Final = 5.0
+"""How long an id that is not known is not asked for again: a topic may have a million records with it."""
+_MOST_UNKNOWN: Final = 10_000
 _INVALID_SCHEMA: Final = frozenset((42201, 42209, 42210))
 
 
@@ -62,6 +66,7 @@ class RegistryClient:
         except (OSError, ValueError, TypeError) as error:  # certificates are read here; ssl.SSLError is an OSError
             raise ConfigError(f"schema.registry.*: cannot make a client for {self.url}: {error}") from None
         self._schemas: dict[int, tuple[str, str]] = {}
+        self._unknown: dict[int, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -130,6 +135,9 @@ class RegistryClient:
         known = self._schemas.get(schema_id)
         if known is not None:
             return known
+        unknown = self._unknown.get(schema_id)
+        if unknown is not None and time.monotonic() < unknown[0]:
+            raise UnknownSchemaId(unknown[1], schema_id)
 
         def fetch() -> tuple[str, str]:
             found = self._client.get_schema(schema_id)
@@ -142,7 +150,13 @@ class RegistryClient:
                 text = form.get("schema") or text
             return found.schema_type or "AVRO", text
 
-        answer = self._call(f"fetch schema id {schema_id}", fetch, schema_id)
+        try:
+            answer = self._call(f"fetch schema id {schema_id}", fetch, schema_id)
+        except UnknownSchemaId as error:
+            if len(self._unknown) >= _MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[schema_id] = time.monotonic() + _UNKNOWN_S, str(error)
+            raise
         with self._lock:
             return self._schemas.setdefault(schema_id, answer)
 

@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 from cdc.codec.connect_rows import RowValues, row_values
 from cdc.config import Step, load_transforms
+from cdc.errors import CdcError
 from cdc.record import ConnectRecord, RowChange, RowShape
+from cdc.runtime.letters import class_name
 
 __all__ = ["Chain", "load_chain"]
 
@@ -19,6 +21,8 @@ class Chain:
         self._steps = steps
         self._version = version("cdc")
         self._values: dict[RowShape, RowValues] = {}
+        self.failed = ""
+        """The class of the transform that raised the last error."""
 
     def record(self, change: RowChange, now_us: int) -> ConnectRecord:
         """The change as the chain is given it."""
@@ -30,13 +34,18 @@ class Chain:
 
     def apply(self, record: ConnectRecord) -> ConnectRecord | None:
         """What the chain makes of a record; ``None`` when a transform drops it."""
-        for step in self._steps:
-            if step.predicate is not None and step.predicate.test(record) is step.negate:
-                continue
-            made = step.transform.apply(record)
-            if made is None:
-                return None
-            record = made
+        step = None
+        try:
+            for step in self._steps:
+                if step.predicate is not None and step.predicate.test(record) is step.negate:
+                    continue
+                made = step.transform.apply(record)
+                if made is None:
+                    return None
+                record = made
+        except CdcError:
+            self.failed = "" if step is None else class_name(step.transform)
+            raise
         return record
 
     @property

@@ -25,7 +25,7 @@ from cdc.converters.avro import AvroConverter
 from cdc.converters.json_converter import JsonConverter
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, SourceConnector, TaskContext, ValueEncoder
 from cdc.record import RowChange, RowShape, Schema
-from cdc.runtime import source_task
+from cdc.runtime import source_task, source_writer
 from tests.fix_servers import Database
 from tests.integration.golden_compare import HEARTBEATS
 
@@ -302,9 +302,9 @@ class Scenario:
         (spec,) = loads({"golden.yaml": json.dumps(form)}).connectors
         assert isinstance(spec.connector, SourceConnector)
         avro = not (self.folder / "avro-error.txt").exists()
-        monkeypatch.setattr(source_task, "find_converter", lambda _name: lambda: _Both(recording, avro=avro))
+        monkeypatch.setattr(source_writer, "find_converter", lambda _name: lambda: _Both(recording, avro=avro))
         monkeypatch.setattr(source_task, "Topics", lambda worker, _pump: _Topics(worker))
-        monkeypatch.setattr(source_task, "RecordProducer", lambda worker, _id, _pump: _Producer(recording, worker))
+        monkeypatch.setattr(source_task, "RecordProducer", lambda worker, *_: _Producer(recording, worker))
         monkeypatch.setattr(source_task, "read_offsets", lambda *_: {})
         monkeypatch.setattr(source_task, "IDLE_POLL_S", 0.05)
         return _Task(spec.connector, spec.worker, recording)

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -279,3 +280,17 @@ def test_a_password_in_the_address_is_sent_and_never_told(stub: Stub, caplog: py
     with RegistryClient("http://me:PASS@127.0.0.1:1") as client, pytest.raises(RegistryUnavailable) as caught:
         client.register("s", V1)
     assert "PASS" not in str(caught.value) + caplog.text
+
+
+def test_an_id_that_is_not_known_is_not_asked_for_again_at_once(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may have very many records with it; and a schema may come later."""
+    with RegistryClient(stub.url) as client:
+        stub.reply = 404, _told(40403)
+        with pytest.raises(UnknownSchemaId):
+            client.schema(7)
+        stub.reply = 200, b'{"schema": "\\"string\\""}'
+        with pytest.raises(UnknownSchemaId) as caught:
+            client.schema(7)
+        assert caught.value.schema_id == 7
+        monkeypatch.setattr(client, "_unknown", {7: (time.monotonic() - 1, "it was not there")})
+        assert client.schema(7) == ("AVRO", '"string"')

@@ -1,0 +1,83 @@
+"""Reading a topic from here to its end, by a consumer that joins no group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from cdc.errors import RetriableError
+from cdc.kafka.settings import client_settings, translate
+
+__all__ = ["TopicReader"]
+
+_ASK_S: Final = 10.0
+_SILENCE_S: Final = 30.0
+_BATCH: Final = 1000
+_SLICE_S: Final = 0.2
+
+
+class TopicReader:
+    """Reads the committed records of one topic. `RetriableError` when Kafka is away."""
+
+    def __init__(self, worker: Mapping[str, str], topic: str) -> None:
+        self._topic = topic
+        settings: dict[str, Any] = {
+            **client_settings(worker, "consumer"),
+            "group.id": f"cdc-read-{topic}",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            "fetch.wait.max.ms": 50,
+        }
+        self._consumer = Consumer(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions; none if there is no such topic."""
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=_ASK_S).topics.get(self._topic)
+        except KafkaException as error:
+            raise translate(error, f"asking for the topic {self._topic}") from None
+        return [] if found is None or found.error is not None else sorted(found.partitions)
+
+    def read(self, begins: Mapping[int, int], ends: dict[int, int]) -> Iterator[Message]:
+        """The records of partitions from an offset each, to where they end when that is reached; then ``ends`` has the
+        offsets behind what was read."""
+        left = set(begins)
+        heard = time.monotonic()
+        try:
+            self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in begins.items()])
+            while left:
+                messages = self._consumer.consume(_BATCH, _SLICE_S)
+                if messages:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > _SILENCE_S:
+                    raise RetriableError(f"reading the topic {self._topic}: no answer for {_SILENCE_S:.0f} s")
+                for message in messages:
+                    error = message.error()
+                    number = message.partition() or 0
+                    if error is None:
+                        if number in left:
+                            yield message
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        if number in left:
+                            ends[number] = message.offset() or 0
+                            left.discard(number)
+                    else:
+                        raise translate(error, f"reading the topic {self._topic}")
+            self._consumer.unassign()
+        except KafkaException as error:
+            raise translate(error, f"reading the topic {self._topic}") from None

@@ -1,0 +1,263 @@
+"""``cdc dlq replay``: what was put aside is mirrored after all, and nothing newer overwritten (EXACTNESS.md H21).
+
+A letter's bytes are applied only if its topic holds no later record of its key: to a sink they would be a replay (H18),
+so they do not go through the topic, but under the guard of their partition straight into the store. Everything else is
+read again at the source, which gives it a new position.
+
+A run may be interrupted and repeated: applying the last record of a key twice changes nothing, and a letter that was
+dealt with has a receipt in the queue.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final, Literal
+
+from cdc.config import Config, ConnectorSpec
+from cdc.errors import ConfigError, Finding
+from cdc.kafka.reading import TopicReader
+from cdc.mirror.fold import PATCH
+from cdc.mirror.store import Batch, GuardLost, Partition, Refusal, Store
+from cdc.operate.dlq.letters_of import Bearings, Rows
+from cdc.operate.dlq.queue import Entry, answered, connector_of, read_queue, with_registry
+from cdc.operate.dlq.reread import Reread, read_again, reread_of
+from cdc.plugin import SinkConnector, TaskContext
+
+__all__ = ["Outcome", "Report", "render_replay", "replay"]
+
+PATIENCE_S: Final = 15.0
+"""How long a running sink may take to confirm its last batch, or keep writing in between."""
+PAUSE_S: Final = 0.1
+
+APPLIED: Final = "applied"
+SUPERSEDED: Final = "superseded"
+"""A later letter of its row was applied, or removed it."""
+VOID: Final = "void"
+"""The row is gone since: its table was truncated."""
+REREAD: Final = "read again"
+"""The source has told the row again, as it is now."""
+OPEN: Final = "open"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one letter. While it is `OPEN`, ``reason`` says why and what to do."""
+
+    letter: str
+    topic: str
+    partition: int
+    offset: int
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the letters."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether no letter is open any more."""
+        return all(outcome.outcome != OPEN for outcome in self.outcomes)
+
+
+def replay(
+    config: Config, connector: str, letters: Sequence[str] = (), tell: Callable[[str], None] = lambda _text: None
+) -> Report:
+    """Replay the open letters of a connector, or some of them by their ids.
+
+    `ConfigError` if there are none such, `RetriableError` when a part is away. ``tell`` hears of progress.
+    """
+    spec, queue = connector_of(config, connector)
+    entries = read_queue(spec, queue)
+    if unknown := sorted(set(letters) - {entry.id for entry in entries}):
+        remedy = "cdc dlq list names the open ones"
+        raise ConfigError([Finding(f"there is no open letter {', '.join(unknown)} in {queue}", remedy=remedy)])
+    report = Report()
+    asked: dict[str, Reread] = {}
+    with with_registry(config, spec.worker) as worker:
+        chosen = [entry for entry in entries if not letters or entry.id in letters]
+        parts: dict[Partition, list[Entry]] = {}
+        for entry in chosen:
+            parts.setdefault(Partition(entry.letter.topic, entry.letter.partition), []).append(entry)
+        rows = Rows(spec, worker)
+        try:
+            for part, found in sorted(parts.items()):
+                tell(f"{part}: {len(found)} letters")
+                outcomes = _Partition(config, spec, rows, part, entries, asked).replay(found)
+                report.outcomes += outcomes
+                done = {outcome.letter for outcome in outcomes if outcome.outcome != OPEN}
+                answered(spec, queue, [entry.letter for entry in found if entry.id in done])
+        finally:
+            rows.close()
+    if asked:
+        tell(f"{len(asked)} rows are to be read again")
+        told = read_again(config, list(asked.values()))
+        by_id = {entry.id: entry for entry in entries}
+        for outcome in report.outcomes:
+            if outcome.letter in asked:
+                row = asked[outcome.letter]
+                if told[row]:
+                    outcome.reason += f", and {told[row]}. The command is: {row.command}"
+                else:
+                    outcome.outcome = REREAD
+        done = {each.letter for each in report.outcomes if each.outcome == REREAD}
+        answered(spec, queue, [by_id[letter].letter for letter in sorted(done)])
+    return report
+
+
+class _Partition:
+    """Replays letters of one partition of a topic."""
+
+    def __init__(
+        self,
+        config: Config,
+        spec: ConnectorSpec,
+        rows: Rows,
+        part: Partition,
+        entries: Sequence[Entry],
+        asked: dict[str, Reread],
+    ) -> None:
+        """``asked`` gets, by letter, what is to be read again."""
+        self._config = config
+        self._spec = spec
+        self._rows = rows
+        self._part = part
+        self._open = {
+            entry.letter.offset for entry in entries if (entry.letter.topic, entry.letter.partition) == tuple(part)
+        }
+        """Offsets of records that were not applied."""
+        self._asked = asked
+
+    def replay(self, entries: Sequence[Entry]) -> list[Outcome]:
+        if not isinstance(self._spec.connector, SinkConnector) or self._part.number < 0:
+            return [self._again(entry, "a source's record was never in its topic") for entry in entries]
+        whole = []
+        outcomes = []
+        for entry in sorted(entries, key=lambda each: each.letter.offset):
+            if entry.letter.size >= 0:
+                outcomes.append(self._again(entry, "its value was too large for the queue"))
+            elif entry.key is None:
+                outcomes.append(_outcome(entry, VOID, "a record without key is not mirrored"))
+            else:
+                whole.append(entry)
+        if whole:
+            outcomes += self._apply(whole)
+        return outcomes
+
+    def _apply(self, entries: Sequence[Entry]) -> list[Outcome]:
+        bearings = Bearings(self._rows, self._part, entries, self._open)
+        connector = self._spec.connector
+        context = TaskContext(self._spec.name, 0, "dlq", lambda _name, _value: None, lambda: False)
+        store: Store = connector.store(context)  # type: ignore[attr-defined]
+        try:
+            with TopicReader(self._rows.worker, self._part.topic) as reader:
+                if self._part.number not in reader.partitions():
+                    return [self._again(entry, f"{self._part} is not there any more") for entry in entries]
+                reach = _Reach(reader, self._part, bearings)
+                outcomes = []
+                for row, letters in bearings.groups.items():
+                    outcomes += self._apply_group(store, reach, row, letters)
+                return outcomes
+        finally:
+            store.close()
+
+    def _apply_group(self, store: Store, reach: _Reach, row: bytes, entries: list[Entry]) -> list[Outcome]:
+        """The letters of one row, in order."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            reach.read_on()
+            try:
+                outcomes = self._try(store, reach, row, entries)
+            except GuardLost:
+                outcomes = None  # the sink wrote meanwhile
+            if outcomes is not None:
+                return outcomes
+            if time.monotonic() > deadline:
+                return [
+                    _outcome(entry, OPEN, "the sink has a batch that nobody confirmed. Run the sink, and try again")
+                    for entry in entries
+                ]
+            time.sleep(PAUSE_S)
+
+    def _try(self, store: Store, reach: _Reach, row: bytes, entries: list[Entry]) -> list[Outcome] | None:
+        """Outcomes; ``None`` if it cannot be told yet."""
+        stored = store.take([self._part]).get(self._part)
+        last = entries[-1].letter.offset
+        if stored is None or stored.next <= last:
+            return [_outcome(entry, OPEN, "the sink has yet to read it, and will mirror it then") for entry in entries]
+        if stored.next > reach.end:
+            return None
+        if stored.previous is not None and stored.previous.next <= last:
+            return None  # that batch may be written again, with what is older than this
+        truncated, later = reach.bearings.truncated, reach.bearings.later[row]
+        if truncated > last:
+            return [_outcome(entry, VOID) for entry in entries]
+        if later > last:
+            why = f"the topic has a later record of its key at offset {later}"
+            return [self._again(entry, why) for entry in entries]
+        suffix = [entry for entry in entries if entry.letter.offset > max(later, truncated)]
+        earlier = [entry for entry in entries if entry not in suffix]
+        batch, faults = self._rows.batch(self._part, suffix, store.tables())
+        if faults:
+            return [
+                _outcome(entry, OPEN, faults.get(entry.id, "a later letter of its row is still at fault"))
+                for entry in entries
+            ]
+        if any(op[0] == PATCH for op in batch.ops.values()) and earlier:
+            return [self._again(entry, "a later record has only a part of its row") for entry in entries]
+        refusals: Sequence[Refusal] = ()
+        if batch.ops:
+            store.write(Batch(ops=batch.ops, sources=batch.sources, entries=batch.entries, versions=batch.versions))
+            refusals = store.settle()
+        if refusals:
+            reason = f"the store refuses {refusals[0].key.decode('utf-8', 'replace')!r}: {refusals[0].reason}"
+            return [_outcome(entry, OPEN, reason) for entry in entries]
+        return [_outcome(entry, APPLIED if entry is suffix[-1] else SUPERSEDED) for entry in entries]
+
+    def _again(self, entry: Entry, why: str) -> Outcome:
+        found: Reread | str = reread_of(self._config, self._rows, entry)
+        if isinstance(found, str):
+            return _outcome(entry, OPEN, f"{why}; {found}")
+        self._asked[entry.id] = found
+        return _outcome(entry, OPEN, why)
+
+
+class _Reach:
+    """How far a partition was read, and what was found."""
+
+    def __init__(self, reader: TopicReader, part: Partition, bearings: Bearings) -> None:
+        self._reader = reader
+        self._part = part
+        self.bearings = bearings
+        self.end = bearings.first + 1
+
+    def read_on(self) -> None:
+        """Read to where the topic ends now."""
+        ends: dict[int, int] = {}
+        for message in self._reader.read({self._part.number: self.end}, ends):
+            self.bearings.passed(message)
+        self.end = max(self.end, ends[self._part.number])
+
+
+def _outcome(entry: Entry, outcome: str, reason: str = "") -> Outcome:
+    letter = entry.letter
+    return Outcome(entry.id, letter.topic, letter.partition, letter.offset, outcome, reason)
+
+
+def render_replay(report: Report, output: Literal["text", "json"]) -> str:
+    """For a person, or for a program."""
+    if output == "json":
+        return json.dumps({"letters": [asdict(outcome) for outcome in report.outcomes], "done": report.done}, indent=2)
+    if not report.outcomes:
+        return "no open letters"
+    return "\n".join(
+        f"{each.letter}  {each.topic}[{each.partition}] offset {each.offset}: {each.outcome}"
+        + (f": {each.reason}" if each.reason else "")
+        for each in report.outcomes
+    )
