@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cdc.postgres.captured import table_warnings
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.masks import hashed, masked_mapping, stars, truncated
-from cdc.postgres.reselect import _last_record_end
 from cdc.postgres.types import TypeModes, resolve
+from cdc.postgres.watermarks import last_record_end
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SETTINGS = {
@@ -164,7 +164,7 @@ def test_of_several_rules_the_one_that_hides_most_holds() -> None:
     ],
 )
 def test_the_end_of_the_last_record_is_before_a_page_header(insert: int, end: int) -> None:
-    assert _last_record_end(insert, 16 << 20) == end
+    assert last_record_end(insert, 16 << 20) == end
 
 
 def test_operations_that_are_left_out_although_they_remove_rows_are_told() -> None:

@@ -109,8 +109,8 @@ def _where(rows: Rows, entry: Entry) -> str:
     for name, value in key.items():
         if not isinstance(value, str | int) or isinstance(value, bool):
             return ""  # bytes of a decimal, days of a date: as whatever type the column has, it may be another row
-        parts.append(f"{sql.Identifier(name).as_string(None)} = {sql.Literal(value).as_string(None)}")
-    return " and ".join(parts)
+        parts.append(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)))
+    return sql.SQL(" and ").join(parts).as_string(None)
 
 
 def _key(rows: Rows, entry: Entry) -> Any:
