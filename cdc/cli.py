@@ -1,4 +1,4 @@
-"""The command line: ``cdc run | check | verify | snapshot | demo | slot | offsets | dlq | config | version``.
+"""The command line: ``cdc run | check | verify | rebuild | snapshot | demo | slot | offsets | dlq | config | version``.
 
 Every command imports what it needs when it runs, so that ``cdc --help`` answers at once. Errors are one clear line each
 on stderr; a traceback only with ``--debug``; secrets never.
@@ -118,6 +118,9 @@ def verify(
     table: Annotated[
         str | None, typer.Option(help="Only this table.", metavar="SCHEMA.TABLE", show_default=False)
     ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what differs, and only that, then compare again.")
+    ] = False,
     output: Output = "text",
 ) -> None:
     """Compare Redis with Postgres, row by row and field by field, while writes go on.
@@ -128,7 +131,30 @@ def verify(
 
     loaded = _load(files)
     _log_quietly()
-    raise typer.Exit(run_verify(loaded, connector=connector, table=table, output=output, echo=typer.echo))
+    raise typer.Exit(run_verify(loaded, connector=connector, table=table, output=output, echo=typer.echo, mend=repair))
+
+
+@app.command(short_help="Make the rows in Redis again from the topics, in place.")
+def rebuild(
+    files: Files,
+    connector: Annotated[str, typer.Option(help="Name of the sink.", metavar="NAME", show_default=False)],
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Only this topic; may be given several times.", show_default=False)
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """Compare each row in Redis with its last record, write those that differ, and remove keys that no record tells of.
+
+    In place, while the sink goes on: no row is missing or older at any moment. May be interrupted: the same command
+    then goes on where it was.
+
+    Exit status: 0 done, 1 a topic or the store forbids it, 2 the configuration is not valid, 130 interrupted.
+    """
+    from cdc.operate.rebuild import run_rebuild  # noqa: PLC0415
+
+    loaded = _load(files)
+    _log_quietly()
+    raise typer.Exit(run_rebuild(loaded, connector, topic or [], output=output, echo=typer.echo))
 
 
 @app.command(short_help="See it work on this machine, with proof.")

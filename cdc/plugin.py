@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cdc.errors import Finding, TableError
+from cdc.errors import FatalError, Finding, TableError
 from cdc.record import ConnectRecord, RawRow, RowChange, RowShape, Schema, Transaction
 
 __all__ = [
@@ -195,6 +195,13 @@ class SinkConnector(Connector):
 
     @abstractmethod
     def store(self, context: TaskContext) -> Any: ...
+
+    def mender(self, topic: str, partitions: int, client: str) -> Any:
+        """The rows of one topic as a rebuild sees them (`cdc.mirror.mending.Mender`); ``client`` names it to the store.
+
+        `FatalError` for a store whose rows cannot be rebuilt in place.
+        """
+        raise FatalError(f"{type(self).__name__} cannot rebuild rows in place ({topic}, {partitions}, {client})")
 
 
 @dataclass(frozen=True, eq=False)

@@ -152,7 +152,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "H17",
-        "cdc/runtime/sink_task.py",
+        "cdc/runtime/sink_start.py",
         "            refuse_other_topic(partition, standing)\n",
         "            pass\n",
         "tests/integration/test_sink_task.py::test_h17_a_topic_made_anew_stops_the_task",
@@ -199,6 +199,14 @@ MUTATIONS: Final = (
         "    if verb == REPLACE:\n",
         "    if True:\n",
         "tests/integration/test_sink_redis_store.py::test_nulls_are_removed_and_other_fields_stay",
+    ),
+    Mutation(
+        "H24",
+        "cdc/runtime/rebuild/rows.py",
+        "            if last is None or last[:2] != (partition, offset) or offset >= held.next[partition]:\n",
+        "            if False:\n",
+        "tests/integration/test_rebuild.py::test_a25_all_drift_is_mended_while_rows_change_and_nobody_sees_a_live_row_missing"
+        "_or_older",
     ),
 )
 

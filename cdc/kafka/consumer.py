@@ -21,13 +21,13 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 
 from cdc.errors import FatalError, RetriableError
 from cdc.kafka.settings import client_settings, translate
+from cdc.kafka.topics import topic_ids
 
 __all__ = ["RecordConsumer", "TopicPart"]
 
@@ -120,23 +120,7 @@ class RecordConsumer:
 
     def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
         """The ids of topics, of those whose broker knows about ids."""
-        if not topics:
-            return {}
-        found: dict[str, str] = {}
-        futures = self._admin_client().describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_S)
-        for name, future in futures.items():
-            try:
-                topic_id = future.result(timeout=2 * _REQUEST_S).topic_id
-            except KafkaException as error:
-                code = error.args[0].code()
-                if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
-                    continue
-                raise translate(error, f"asking for the id of topic {name}") from None
-            except TimeoutError:
-                raise RetriableError(f"asking for the id of topic {name}: no answer") from None
-            if topic_id is not None and topic_id.get_most_significant_bits() | topic_id.get_least_significant_bits():
-                found[name] = str(topic_id)
-        return found
+        return topic_ids(self._admin_client(), topics)
 
     def _admin_client(self) -> AdminClient:
         if self._admin is None:
@@ -300,6 +284,14 @@ class RecordConsumer:
         if found is None:
             raise RetriableError(f"asking for the offsets of {part[0]}[{part[1]}]: no answer")
         return found
+
+    def committed(self, part: TopicPart) -> int | None:
+        """What the group was told of a partition, now or in an earlier life. `RetriableError` without answer."""
+        try:
+            [found] = self._consumer.committed([TopicPartition(*part)], timeout=_REQUEST_S)
+        except KafkaException as error:
+            raise translate(error, f"asking for the group's offset of {part[0]}[{part[1]}]") from None
+        return found.offset if found.offset >= 0 else None
 
     def lag(self, positions: Offsets) -> int:
         """Records between ``positions`` and the ends of their partitions, as last seen in fetches."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -15,7 +16,11 @@ from confluent_kafka.cimpl import NewTopic
 from cdc.errors import RetriableError
 from cdc.kafka.settings import client_settings, translate
 
-__all__ = ["COMPACTED", "DELETE_RETENTION_MS", "EVENTS", "Topics"]
+__all__ = ["COMPACTED", "DELETE_RETENTION_MS", "EVENTS", "TopicFacts", "Topics", "topic_ids", "topics_there"]
+
+_REQUEST_S: Final = 5.0
+LOOK_S: Final = 5.0
+"""How often it is asked whether topics are still the same."""
 
 DELETE_RETENTION_MS: Final = 7 * 24 * 3600 * 1000
 """How long tombstones stay readable: the longest outage of a sink that still tells it every delete."""
@@ -28,10 +33,64 @@ EVENTS: Final = {"cleanup.policy": "delete"}
 _CREATION: Final = "topic.creation.default."
 
 
-class Topics:
-    """Creates topics as ``topic.creation.default.*`` says, and knows how many partitions they have. For one thread."""
+def topic_ids(admin: AdminClient, topics: Collection[str]) -> dict[str, str]:
+    """The ids of topics, of those that are there and whose broker knows about ids. `RetriableError` without answer."""
+    if not topics:
+        return {}
+    found: dict[str, str] = {}
+    futures = admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=_REQUEST_S)
+    for name, future in futures.items():
+        try:
+            topic_id = _facts(future.result(timeout=2 * _REQUEST_S)).id
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+                continue
+            raise translate(error, f"asking for the id of topic {name}") from None
+        except TimeoutError:
+            raise RetriableError(f"asking for the id of topic {name}: no answer") from None
+        if topic_id is not None:
+            found[name] = topic_id
+    return found
 
-    def __init__(self, worker: Mapping[str, str], pump: Callable[[], None]) -> None:
+
+class TopicFacts(NamedTuple):
+    """A topic as it is now; ``id`` is ``None`` where the broker knows of none."""
+
+    partitions: int
+    id: str | None
+
+
+def topics_there(worker: Mapping[str, str], wanted: Callable[[str], bool]) -> dict[str, TopicFacts]:
+    """The topics there are, of those that are ``wanted``. `RetriableError` when no broker answers."""
+    admin = AdminClient(client_settings(worker, "admin"))
+    try:
+        metadata = admin.list_topics(timeout=_REQUEST_S)
+    except KafkaException as error:
+        raise translate(error, "asking for the topics") from None
+    counts = {
+        name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None and wanted(name)
+    }
+    ids = topic_ids(admin, counts)
+    return {name: TopicFacts(count, ids.get(name)) for name, count in sorted(counts.items())}
+
+
+class Topics:
+    """Creates topics as ``topic.creation.default.*`` says, and knows how many partitions they have. For one thread.
+
+    ``noted`` is told what the broker says of each compacted topic of rows: at `ensure`, and now and then at `look`.
+    """
+
+    def __init__(
+        self,
+        worker: Mapping[str, str],
+        pump: Callable[[], None],
+        noted: Callable[[str, TopicFacts], None] | None = None,
+    ) -> None:
+        self._noted = noted
+        self._watched: set[str] = set()
+        self._asked: Mapping[str, Future[Any]] = {}
+        self._asked_at = time.monotonic()
         self._admin = AdminClient(client_settings(worker, "admin"))
         self._pump = pump
         self._known: dict[str, int] = {}
@@ -60,8 +119,8 @@ class Topics:
         known = self._known.get(topic)
         if known is not None:
             return known
-        count = self._count(topic)
-        if count is None:
+        facts = self._facts(topic)
+        if facts is None:
             new = NewTopic(
                 topic,
                 num_partitions=self._partitions if partitions is None else partitions,
@@ -79,9 +138,12 @@ class Topics:
                     raise translate(error, f"creating the topic {topic}{said}") from None
             elif error is not None:
                 raise error
-            count = self._await_count(topic)
-        self._known[topic] = count
-        return count
+            facts = self._await_facts(topic)
+        if self._noted is not None and partitions is None and "compact" in config.get("cleanup.policy", ""):
+            self._noted(topic, facts)
+            self._watched.add(topic)
+        self._known[topic] = facts.partitions
+        return facts.partitions
 
     def limit(self, topic: str) -> int | None:
         """The topic's ``max.message.bytes``; ``None`` if the brokers do not tell it."""
@@ -95,18 +157,39 @@ class Topics:
         entry = future.result().get("max.message.bytes")
         return None if entry is None or not str(entry.value).isdecimal() else int(entry.value)
 
-    def _await_count(self, topic: str) -> int:
+    def watch(self, topics: Collection[str]) -> None:
+        """Ask after these topics too, from the next `look` on."""
+        self._watched.update(topics)
+        self._asked_at = float("-inf")
+
+    def look(self) -> None:
+        """Ask after the topics of rows once in a while, without waiting; what was answered goes to ``noted``.
+
+        A topic that is gone, or a broker that does not answer, shows when records are written.
+        """
+        self._admin.poll(0)
+        if self._noted is None or not all(future.done() for future in self._asked.values()):
+            return
+        for topic, future in self._asked.items():
+            if future.exception() is None:
+                self._noted(topic, _facts(future.result()))
+        self._asked = {}
+        if self._watched and time.monotonic() - self._asked_at >= LOOK_S:
+            self._asked_at = time.monotonic()
+            self._asked = self._admin.describe_topics(TopicCollection(sorted(self._watched)), request_timeout=15)
+
+    def _await_facts(self, topic: str) -> TopicFacts:
         """Metadata follows the creation by a moment."""
         deadline = time.monotonic() + 15
-        while (count := self._count(topic)) is None:
+        while (facts := self._facts(topic)) is None:
             if time.monotonic() > deadline:
                 raise RetriableError(f"the topic {topic} was created, but no broker tells of it yet")
             self._pump()
             self._admin.poll(0.05)
-        return count
+        return facts
 
-    def _count(self, topic: str) -> int | None:
-        """Partitions of the topic; ``None`` when there is no such topic.
+    def _facts(self, topic: str) -> TopicFacts | None:
+        """What the broker says of the topic; ``None`` when there is no such topic.
 
         A describe request, because a plain metadata request for one name lets brokers create it with their defaults.
         """
@@ -121,4 +204,11 @@ class Topics:
             raise translate(error, f"asking for the topic {topic}") from None
         if error is not None:
             raise error
-        return len(future.result().partitions)
+        return _facts(future.result())
+
+
+def _facts(description: Any) -> TopicFacts:
+    topic_id = description.topic_id
+    if topic_id is None or not topic_id.get_most_significant_bits() | topic_id.get_least_significant_bits():
+        return TopicFacts(len(description.partitions), None)
+    return TopicFacts(len(description.partitions), str(topic_id))

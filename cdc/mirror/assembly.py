@@ -85,11 +85,13 @@ class Assembler:
         not_known: Set[bytes] = frozenset(),
         tolerant: bool = False,
         versions: bool = False,
+        collect: Callable[[], Ops] = dict,
     ) -> None:
         """``not_known`` are texts that stand for values not known, in records without our headers. A ``tolerant`` one
         passes over a record that is at fault, into `take_rejected`; else its partition ends there, at `fault`.
-        ``versions`` is whether batches have them."""
+        ``versions`` is whether batches have them. ``collect`` makes what a batch's changes are gathered in."""
         self._tolerant = tolerant
+        self._collect = collect
         self._not_known = not_known
         self._plans_for = partial(Plans, connector, reader, template, ttl)
         self._max_records = max_records
@@ -97,7 +99,7 @@ class Assembler:
         self._plans = self._plans_for(Tables())
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._sources: list[Partition] = []
-        self._ops: Ops = {}
+        self._ops = collect()
         self._versions: dict[bytes, tuple[bytes, bytes]] | None = {} if versions else None
         self._size = 0
         self._count = 0
@@ -120,7 +122,7 @@ class Assembler:
             partition: PartitionState(index, partition, standing, self._plans.of(partition.topic))
             for index, (partition, standing) in enumerate(standings.items())
         }
-        self._ops = {}
+        self._ops = self._collect()
         self._versions = None if self._versions is None else {}
         self._size = self._count = 0
         self._arrivals = []
@@ -295,6 +297,10 @@ class Assembler:
         state.closed = True
         self._arrivals.append(state.held)
 
+    def healed(self, topic: str, since: int) -> None:
+        """Say with the next batch that the topic's table has no ghosts any more (`cdc.mirror.tables.TableEntry`)."""
+        self._plans.healed(topic, since)
+
     # --- records at fault --------------------------------------------------------------------------------
 
     def _reject(self, message: Message, stage: str, error: DataError) -> None:
@@ -366,7 +372,7 @@ class Assembler:
                 batch.offsets[state.partition] = state.offset(state.begin if state.dirty else None)
                 state.begin, state.dirty = None, False
         self.counts.records += self._count
-        self._ops = {}
+        self._ops = self._collect()
         self._versions = None if self._versions is None else {}
         self._size = self._count = 0
         return batch

@@ -73,6 +73,12 @@ class Plans:
         entries, self._entries = self._entries, {}
         return entries
 
+    def healed(self, topic: str, since: int) -> None:
+        """No key of the topic is too many any more, of those that could be since then (`TableEntry.ghosts`)."""
+        entry = self._tables.get(self._connector, topic)
+        if entry is not None and entry.ghosts == since:
+            self._remember(replace(entry, ghosts=None))
+
     def fetch(self, value: bytes | None, key: Callable[[], bytes | None]) -> None:
         """Have the schemas of a record at hand, so that `value` and `key` need no registry for it."""
         if (value is None or self._reader.fields(value).mirrored) and (found := key()) is not None:

@@ -123,7 +123,7 @@ class Batch:
     guards each row (not `Capabilities.atomic_offsets`)."""
 
     def __bool__(self) -> bool:
-        return bool(self.offsets)
+        return bool(self.offsets or self.entries)
 
 
 class Verdict(Enum):

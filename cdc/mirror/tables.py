@@ -8,7 +8,7 @@ its table have had.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cdc.errors import FatalError
@@ -34,6 +34,8 @@ class TableEntry:
     """All columns that rows were written with."""
     ttl: int | None = None
     """Seconds to live of the rows' keys."""
+    ghosts: int | None = None
+    """Since when (ms since 1970) keys that no row has may be among those of the table (EXACTNESS.md H20)."""
 
     def spaces(self) -> list[KeySpace]:
         """The key spaces of all shapes."""
@@ -49,6 +51,7 @@ class TableEntry:
             "keys": [[[column.name, column.kind] for column in shape] for shape in self.shapes],
             "columns": list(self.columns),
             "ttl": self.ttl,
+            **({} if self.ghosts is None else {"ghosts": self.ghosts}),
         }
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -66,6 +69,7 @@ class TableEntry:
                 tuple(tuple(KeyColumn(name, kind) for name, kind in shape) for shape in value["keys"]),
                 tuple(value["columns"]),
                 value["ttl"],
+                value.get("ghosts"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FatalError(f"what the store remembers of a table cannot be read: {text[:120]!r}") from error
@@ -87,6 +91,9 @@ class Tables:
 
     def get(self, connector: str, topic: str) -> TableEntry | None:
         return self._entries.get((connector, topic))
+
+    def __iter__(self) -> Iterator[TableEntry]:
+        return iter(self._entries.values())
 
     def of(self, connector: str) -> list[TableEntry]:
         """The entries of one connector."""
@@ -123,6 +130,13 @@ class Tables:
             if (other.connector, other.topic) != (entry.connector, entry.topic):
                 self._refuse_overlap(space, entry, other)
         return replace(base, shapes=(*base.shapes, space.columns))
+
+    def refuse_overlaps(self, entry: TableEntry) -> None:
+        """`FatalError` when rows of another table can have keys that rows of this one can have."""
+        for space in entry.spaces():
+            for other in self._entries.values():
+                if (other.connector, other.topic) != (entry.connector, entry.topic):
+                    self._refuse_overlap(space, entry, other)
 
     def _refuse_overlap(self, space: KeySpace, entry: TableEntry, other: TableEntry) -> None:
         for theirs in other.spaces():

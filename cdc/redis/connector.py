@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, cast
 
-from cdc.errors import CdcError, Finding, RetriableError
+from cdc.errors import CdcError, FatalError, Finding, RetriableError
 from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
 from cdc.mirror.store import Capabilities, Store
@@ -16,6 +16,7 @@ from cdc.redis.cluster.check import check_cluster
 from cdc.redis.cluster.nodes import Nodes
 from cdc.redis.cluster.store import ClusterStore
 from cdc.redis.config import RedisConfig
+from cdc.redis.mend import RedisMender
 from cdc.redis.server import permission_findings, server_findings
 from cdc.redis.store import RedisStore
 
@@ -154,6 +155,14 @@ class RedisSinkConnector(SinkConnector):
             fence_ttl = config.redis_cluster_tombstone_ttl_ms
             return ClusterStore(config.name, nodes, capabilities, config.redis_ttl, fence_ttl)
         return RedisStore(config.name, partial(self.access.wire, name), capabilities, config.redis_ttl)
+
+    def mender(self, topic: str, partitions: int, client: str) -> RedisMender:
+        if self.settings.redis_cluster_enabled:
+            raise FatalError(
+                f"rows in a Redis Cluster are not rebuilt in place yet, so that those of {topic} are left as they are. "
+                "Remedy: cdc verify names what differs"
+            )
+        return RedisMender(self.settings.name, topic, partitions, self.access.wire(client))
 
 
 def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:

@@ -4,6 +4,7 @@
 ``__cdc:offset:{<connector>}:<topic>:<n>``   `cdc.mirror.store.StoredOffset` of partition ``n``
 ``__cdc:tables``                             hash ``<connector> <topic>`` → `cdc.mirror.tables.TableEntry`
 ``__cdc:truncate:{<connector>}:<topic>``     hash of a truncate under way (`cdc.redis.barrier`)
+``__cdc:rebuild:{<connector>}:<topic>``      hash of a rebuild that is not finished (`cdc.redis.mend`)
 ===========================================  ==============================================================
 
 All of a task's offset keys, and ``__cdc:tables``, are under WATCH whenever an EXEC is sent, and their values were
@@ -19,7 +20,7 @@ from cdc.mirror.store import GuardLost, Partition, StoredOffset
 from cdc.mirror.tables import TableEntry, Tables
 from cdc.redis.connection import Argument, Wire, pack
 
-__all__ = ["TABLES", "Fence", "barrier_key", "forget", "load_tables", "offset_key", "table_field"]
+__all__ = ["TABLES", "Fence", "barrier_key", "forget", "load_tables", "offset_key", "rebuild_key", "table_field"]
 
 TABLES: Final = b"__cdc:tables"
 
@@ -32,6 +33,11 @@ def offset_key(connector: str, partition: Partition) -> bytes:
 def barrier_key(connector: str, topic: str) -> bytes:
     """Where the state of a topic's truncate is."""
     return f"__cdc:truncate:{{{connector}}}:{topic}".encode()
+
+
+def rebuild_key(connector: str, topic: str) -> bytes:
+    """Where a rebuild of a topic keeps how far it is."""
+    return f"__cdc:rebuild:{{{connector}}}:{topic}".encode()
 
 
 def table_field(connector: str, topic: str) -> bytes:

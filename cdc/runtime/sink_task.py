@@ -21,15 +21,16 @@ from cdc.errors import FatalError, RetriableError
 from cdc.kafka.consumer import RecordConsumer, TopicPart
 from cdc.mirror.assembly import TASK_PUT, Assembler
 from cdc.mirror.partitions import Message as Record
-from cdc.mirror.partitions import Standing
 from cdc.mirror.rows import placeholders
 from cdc.mirror.store import GuardLost, Partition, Refusal, Store
 from cdc.plugin import SinkConnector, TaskContext
+from cdc.runtime.healing import Healing
 from cdc.runtime.letters import class_name
 from cdc.runtime.sink_errors import SinkErrors
 from cdc.runtime.sink_metrics import SinkMetrics
 from cdc.runtime.sink_records import SinkRecords
-from cdc.runtime.sink_topics import SinkTopics, refuse_other_topic
+from cdc.runtime.sink_start import Beginning
+from cdc.runtime.sink_topics import SinkTopics
 
 __all__ = ["run_sink_task"]
 
@@ -96,6 +97,8 @@ class _SinkTask:
             worker, f"connect-{settings.name}", f"{settings.name}-{context.task}", self._revoked
         )
         self._topics = SinkTopics(settings, self._consumer)
+        self._beginning = Beginning(connector, worker, self._store, self._consumer, self._assembler)
+        self._healing = Healing(connector, worker)
         self._metrics = SinkMetrics()
         self._pending: list[Message] = []
         """Fetched, and not yet in a batch."""
@@ -140,6 +143,8 @@ class _SinkTask:
         if now - self._metrics_at >= METRICS_S:
             self._metrics_at = now
             self._report()
+            for topic, since in self._healing.done():
+                self._assembler.healed(topic, since)
         assembler = self._assembler
         messages = self._pending or self._fetch()
         if self._consumer.changed:
@@ -258,24 +263,8 @@ class _SinkTask:
         self._topics.find()
         self._errors.prepare()
         self._consumer.pause(self._consumer.assigned)
-        # A group may still give what an earlier life of this task read (`_look_at_group`): that is not ours.
-        assigned = [Partition(*part) for part in sorted(self._consumer.assigned) if part[0] in self._topics.partitions]
-        held = self._store.take(assigned)
-        ids = self._consumer.topic_ids({partition.topic for partition in assigned})
-        counts = self._topics.partitions
-        standings = {
-            partition: Standing(held.get(partition), ids.get(partition.topic), counts.get(partition.topic))
-            for partition in assigned
-        }
-        for partition, standing in standings.items():
-            refuse_other_topic(partition, standing)
-        self._assembler.assign(standings, self._store.tables())
-        begins = self._assembler.begins()
-        for partition, stored in held.items():
-            if stored.previous is not None:
-                # of the batch to be applied again only what the topic still has
-                low, _ = self._consumer.watermarks(partition)
-                begins[partition] = min(max(low, stored.previous.next), stored.next)
+        begins = self._beginning.take_up(self._topics.partitions)
+        self._healing.owe(self._beginning.entries, self._consumer.assigned, self._topics.partitions)
         self._consumer.reposition(begins)
         self._consumer.changed = self._start_over = False
         self._settled = {partition: offset for partition, offset in begins.items() if offset is not None}
@@ -284,8 +273,8 @@ class _SinkTask:
             self._running = True
             self._context.report("state", "RUNNING")
             self._tell_waiting("")
-        if assigned:
-            _log.info("reading", partitions={str(part): begins[part] for part in assigned})
+        if begins:
+            _log.info("reading", partitions={str(part): begin for part, begin in begins.items()})
 
     def _revoked(self, parts: Collection[TopicPart]) -> None:
         """Partitions go to another task: let it find everything that is under way."""
@@ -322,7 +311,7 @@ class _SinkTask:
     def _report(self) -> None:
         counts = self._assembler.counts
         lag = self._consumer.lag(self._settled)
-        figures = {**self._metrics.figures(counts, lag), **self._errors.policy.figures()}
+        figures = {**self._metrics.figures(counts, lag), **self._errors.policy.figures(), **self._healing.figures()}
         if self._held:
             figures["at_truncate"] = sorted(str(partition) for partition in self._held)
         self._context.report("metrics", figures)
@@ -358,6 +347,7 @@ class _SinkTask:
             )
 
     def close(self) -> None:
+        self._healing.close()
         self._store.close()
         self._consumer.close()
         self._errors.close()

@@ -20,7 +20,7 @@ import tenacity
 from cdc.errors import RetriableError
 from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import RecordProducer, RecordTooLarge
-from cdc.kafka.topics import Topics
+from cdc.kafka.topics import TopicFacts, Topics
 from cdc.plugin import Converter, SourceConnector, SourceTask, TaskContext
 from cdc.record import HEADER_SOURCE
 from cdc.runtime.ghosts import Ghosts
@@ -29,6 +29,7 @@ from cdc.runtime.source_errors import SourceErrors
 from cdc.runtime.source_sweeps import COMMIT_BYTES, SweepOutput
 from cdc.runtime.source_transforms import load_chain
 from cdc.runtime.source_writer import SourceWriter, load_converters
+from cdc.runtime.topic_identity import TopicIdentities
 
 __all__ = ["run_source_task"]
 
@@ -122,7 +123,7 @@ class _Session:
     def run(self) -> None:
         context = self._context
         worker = self._worker
-        topics = self._topics = Topics(worker, self._pump)
+        topics = self._topics = Topics(worker, self._pump, self._note_topic)
         partitions = topics.ensure(
             self._offsets_topic,
             {"cleanup.policy": "compact"},
@@ -139,6 +140,8 @@ class _Session:
         producer.start()
         stored = read_offsets(worker, self._offsets_topic, partitions, self._name, self._pump, context.stopping)
         self._memory = _Memory(self._name, stored)
+        self._identities = TopicIdentities(self._name, stored)
+        topics.watch(self._identities.topics())
         converters = self._loaded = load_converters(self._connector, worker)
         task = self._task = self._connector.task(context)
         source = (HEADER_SOURCE, f"{self._name}/{task.source_id}".encode())
@@ -217,7 +220,7 @@ class _Session:
         producer, task = self._producer, self._task
         if producer is None or task is None:
             return
-        offsets = {**self._memory.fresh, **task.offsets(), **self._signals.fresh}
+        offsets = {**self._memory.fresh, **self._identities.fresh, **task.offsets(), **self._signals.fresh}
         if not offsets and not producer.records:
             return
         together = self._worker.get("exactly.once.source.support", "enabled") == "enabled"
@@ -232,10 +235,14 @@ class _Session:
         producer.commit()
         self._memory.fresh.clear()
         self._signals.fresh.clear()
+        self._identities.fresh.clear()
         task.committed()
         self._errors.committed()
         self._commits += 1
         self.healthy = True
+
+    def _note_topic(self, topic: str, facts: TopicFacts) -> None:
+        self._identities.note(topic, facts)
 
     # -- parts --------------------------------------------------------------------------------------
 
@@ -288,6 +295,7 @@ class _Session:
         if now - self._metrics_at < METRICS_SECONDS:
             return
         self._metrics_at = now
+        self._topics.look()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         figures: dict[str, Any] = {
             "records": 0 if self._writer is None else self._writer.records,

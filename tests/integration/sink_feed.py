@@ -184,6 +184,7 @@ class Table:
         partitions: int = 1,
         positions: bool = True,
         policy: str = "compact",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.bench = bench
         self.topic = topic
@@ -197,7 +198,7 @@ class Table:
         self.sent = 0
         self.alter(columns or COLUMNS)
         admin = AdminClient({"bootstrap.servers": bench.kafka.bootstrap_servers})
-        config = {"cleanup.policy": policy}
+        config = {"cleanup.policy": policy, **(settings or {})}
         admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(timeout=30)
         self.producer = Producer(
             {

@@ -118,6 +118,34 @@ def test_planted_drift_is_found_all_of_it_and_nothing_else(bridge: Bridge) -> No
     assert compare(bridge.config).equal
 
 
+def test_a27_a_repair_mends_what_was_planted_and_nothing_else_while_rows_change(bridge: Bridge) -> None:
+    planted = [plant for plant in DRIFT if plant[0] is not _retype]
+    with hot(bridge, "update people set balance = balance + 1, active = not active where id between 100 and 200"):
+        for plant, _ in planted:
+            plant(bridge)
+        told: list[str] = []
+        assert run_verify(bridge.config, output="json", echo=told.append, mend=True) == 0
+    value = json.loads(told.pop())
+    assert (value["equal"], value["differing"]) == (True, 0)
+    assert {one["table"]: (one["written"], one["removed"], one["refused"]) for one in value["repaired"]} == {
+        "public.people": (4, 1, ""),
+        "public.lines": (0, 1, ""),
+    }
+    assert run_verify(bridge.config, echo=told.append, mend=True) == 0
+    assert "repaired" not in told.pop()
+
+
+def test_what_a_repair_must_leave_alone_is_told(bridge: Bridge) -> None:
+    saved = bridge.redis.dump(f"{bridge.name}:people:11")
+    _retype(bridge)
+    try:
+        told: list[str] = []
+        assert run_verify(bridge.config, echo=told.append, mend=True) == 1
+        assert any("1 keys hold something else than a row: remove or rename them" in line for line in told)
+    finally:
+        bridge.redis.restore(f"{bridge.name}:people:11", 0, saved, replace=True)
+
+
 def test_keys_that_no_row_can_have_are_named_and_are_no_difference(bridge: Bridge) -> None:
     keys = [f"{bridge.name}:lines:70000:x", f"{bridge.name}:people:99999999999999999999"]
     for key in keys:

@@ -98,7 +98,7 @@ def test_the_exit_status_says_whether_all_is_equal(counts: dict[str, int], statu
 
 def test_a_report_names_what_differs_and_what_was_not_compared() -> None:
     told = report(rows=3, fields=12, keys=3)
-    told.tables[0].add(drift(b"t:1", {b"name": b"Ada"}, {b"name": b"Bob"}))
+    told.tables[0].add(b"t:1", drift(b"t:1", {b"name": b"Ada"}, {b"name": b"Bob"}))
     told.tables[0].add_undecided("t:2", "the sink is behind")
     text = told.as_text()
     for part in ("different: t:1", "name: 'Ada' in Postgres, 'Bob' in Redis", "the sink is behind", "3 rows"):
@@ -112,7 +112,7 @@ def test_a_report_names_what_differs_and_what_was_not_compared() -> None:
 def test_many_differences_are_counted_and_a_few_are_named() -> None:
     told = report()
     for number in range(SHOWN_DRIFTS + 5):
-        told.tables[0].add(drift(b"t:%d" % number, {}, None))
+        told.tables[0].add(b"t:%d" % number, drift(b"t:%d" % number, {}, None))
     assert told.tables[0].missing == SHOWN_DRIFTS + 5
     assert len(told.tables[0].drifts) == SHOWN_DRIFTS
     assert "and 5 more keys" in told.as_text()
@@ -120,6 +120,6 @@ def test_many_differences_are_counted_and_a_few_are_named() -> None:
 
 def test_where_rows_expire_a_row_without_a_hash_is_no_difference() -> None:
     table = TableReport("cache", "shop", "public.t", "shop.public.t", ttl=60)
-    table.add(drift(b"t:1", {}, None))
-    table.add(drift(b"t:2", None, {}))
+    table.add(b"t:1", drift(b"t:1", {}, None))
+    table.add(b"t:2", drift(b"t:2", None, {}))
     assert (table.expired, table.missing, table.ghost) == (1, 0, 1)

@@ -44,6 +44,7 @@ from cdc.operate.verify.hashes import Hashes
 from cdc.operate.verify.kafka import TopicEnds
 from cdc.operate.verify.pairs import Pair, find_pairs, open_redis, sink_offsets
 from cdc.operate.verify.progress import BridgeProgress
+from cdc.operate.verify.repair import Repair, repair
 from cdc.operate.verify.report import NotCompared, Report, TableReport
 from cdc.operate.verify.rows import TableRows
 from cdc.operate.verify.table import TableComparison
@@ -55,6 +56,10 @@ PATIENCE_S: Final = 60.0
 """How long the judgement of suspects may take, for each table."""
 COULD_NOT: Final = 3
 """Exit status when a part is away, or keys could not be judged."""
+STILL: Final = (
+    "What differs still, differs in the topic: its last record is not the row. Remedy: let the source read the table "
+    "again (cdc slot reset, or a snapshot of the table)"
+)
 _EQUAL_POLL_S: Final = 0.2
 
 
@@ -98,19 +103,35 @@ def run_verify(
     table: str | None = None,
     output: Literal["text", "json"] = "text",
     echo: Callable[[str], None],
+    mend: bool = False,
 ) -> int:
     """``cdc verify``: compare, tell the result to ``echo``; the exit status.
 
+    With ``mend``, what differs is repaired, and all is compared and told again: the status is that of the end.
+
     0 equal, 1 differences, 3 a part is away or keys could not be judged. `ConfigError` is for the caller: 2.
     """
+    repaired: list[Repair] = []
     try:
         report = compare(config, connector, table)
+        if mend and report.differing:
+            if output == "text":
+                echo(report.as_text())
+            repaired = repair(config, report.tables)
+            report = compare(config, connector, table)
     except ConfigError:
         raise
     except CdcError as error:
         echo(config.secrets.redact(f"could not compare: {error}"))
         return COULD_NOT
-    echo(report.as_json() if output == "json" else report.as_text())
+    if output == "json":
+        echo(report.as_json([one.as_json() for one in repaired] if mend else None))
+    else:
+        for one in repaired:
+            echo(f"repaired: {one.as_text()}")
+        echo(report.as_text())
+        if repaired and report.differing:
+            echo(STILL)
     return report.exit_status
 
 

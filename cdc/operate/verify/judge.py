@@ -142,5 +142,5 @@ def _decided(suspect: Suspect, before: Row | None, found: Found, after: Row | No
     else:
         suspect.rounds = 0
         return False
-    report.add(drift(suspect.key, None if after is None else after.hash, found))
+    report.add(suspect.key, drift(suspect.key, None if after is None else after.hash, found))
     return True

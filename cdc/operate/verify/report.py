@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from cdc.operate.verify.compare import Drift
+from cdc.operate.verify.compare import Drift, Kind
 
-__all__ = ["SHOWN_DRIFTS", "NotCompared", "Report", "TableReport"]
+__all__ = ["REPAIRABLE", "SHOWN_DRIFTS", "NotCompared", "Report", "TableReport"]
+
+REPAIRABLE: Final = 100_000
+"""Differing keys of a table that one repair mends."""
 
 SHOWN_DRIFTS: Final = 100
 """Differing keys of a table that a report names; beyond that they are counted."""
@@ -43,17 +46,21 @@ class TableReport:
     reasons: list[str] = field(default_factory=list)
     undecided_keys: list[str] = field(default_factory=list)
     foreign_keys: list[str] = field(default_factory=list)
+    found: dict[bytes, Kind] = field(default_factory=dict, repr=False)
+    """The differing keys themselves, for a repair: at most `REPAIRABLE`."""
 
     @property
     def differing(self) -> int:
         """Keys proved to differ."""
         return self.missing + self.ghost + self.different
 
-    def add(self, drift: Drift) -> None:
+    def add(self, key: bytes, drift: Drift) -> None:
         """Count a proved difference, and keep it if there are not many."""
         if self.ttl is not None and drift.kind == "missing":
             self.expired += 1
             return
+        if len(self.found) < REPAIRABLE:
+            self.found[key] = drift.kind
         setattr(self, drift.kind, getattr(self, drift.kind) + 1)
         if len(self.drifts) < SHOWN_DRIFTS:
             self.drifts.append(drift)
@@ -118,12 +125,16 @@ class Report:
             return 1
         return 3 if self.undecided else 0
 
-    def as_json(self) -> str:
-        """All of it as one JSON object."""
+    def as_json(self, repaired: list[dict[str, Any]] | None = None) -> str:
+        """All of it as one JSON object; with what was repaired before, if that was asked for."""
         value: dict[str, Any] = {"equal": self.equal, "rows": self.rows, "fields": self.fields}
         value |= {"differing": self.differing, "undecided": self.undecided, "seconds": round(self.seconds, 3)}
-        value["tables"] = [asdict(table) for table in self.tables]
+        value["tables"] = [asdict(replace(table, found={})) for table in self.tables]
+        for told in value["tables"]:
+            del told["found"]
         value["not_compared"] = [asdict(table) for table in self.not_compared]
+        if repaired is not None:
+            value["repaired"] = repaired
         return json.dumps(value, indent=2, ensure_ascii=False)
 
     def as_text(self) -> str:

@@ -82,7 +82,7 @@ class TableComparison:
 
     def _suspect(self, key: bytes, row: Row, found: Found) -> None:
         if self._judge is None:
-            self._report.add(drift(key, row.hash, found))
+            self._report.add(key, drift(key, row.hash, found))
             return
         self._add(Suspect(key, row.key))
 
@@ -90,7 +90,7 @@ class TableComparison:
         if not self._rows.is_valid(row_key):
             self._report.add_foreign(shortened(key, 200))
         elif self._judge is None:
-            self._report.add(drift(key, None, None))
+            self._report.add(key, drift(key, None, None))
         else:
             self._add(Suspect(key, row_key))
 
