@@ -34,7 +34,8 @@ class ErrorPolicy:
     def __init__(self, config: ConnectorConfig, context: TaskContext) -> None:
         self._config = config
         self._context = context
-        self._ready = False
+        self.ready = False
+        """The queue is known to be there."""
         self.tolerant = config.errors_tolerance == "all"
         """Records at fault do not stop the task."""
         self.queue = config.errors_deadletterqueue_topic_name if self.tolerant else ""
@@ -44,7 +45,7 @@ class ErrorPolicy:
 
     def prepare(self, topics: Topics) -> None:
         """Create the queue unless it exists. `RetriableError` when no broker answers, `FatalError` when they refuse."""
-        if self.queue and not self._ready:
+        if self.queue and not self.ready:
             replication = self._config.errors_deadletterqueue_topic_replication_factor
             topics.ensure(
                 self.queue,
@@ -53,7 +54,7 @@ class ErrorPolicy:
                 replication=replication,
                 setting="errors.deadletterqueue.topic.replication.factor",
             )
-            self._ready = True
+            self.ready = True
 
     def headers(self, letter: Letter, cause: Cause) -> Headers:
         """What a letter gets behind the record's own headers."""

@@ -41,7 +41,7 @@ class SinkErrors:
 
     def prepare(self) -> None:
         """Have the queue. `RetriableError` when no broker answers, `FatalError` when they refuse to create it."""
-        if self.policy.queue:
+        if self.policy.queue and not self.policy.ready:
             self.policy.prepare(Topics(self._worker, lambda: None))
 
     def put_aside(self, rejected: Sequence[Rejected]) -> None:
@@ -102,7 +102,8 @@ class SinkErrors:
 
     def _started(self) -> RecordProducer:
         if self._producer is None:
-            self._producer = RecordProducer(self._worker, None, self._pump, {"message.max.bytes": LARGEST})
+            largest = max(LARGEST, int(self._worker.get("producer.message.max.bytes", 0)))
+            self._producer = RecordProducer(self._worker, None, self._pump, {"message.max.bytes": largest})
             self._producer.start()
         return self._producer
 

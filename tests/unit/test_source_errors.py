@@ -153,7 +153,7 @@ class World:
         connector.queues = queues
         context = TaskContext("shop", 0, "test", lambda _name, _value: None, lambda: False)
         self.errors = SourceErrors(config, context, {"bootstrap.servers": "x"})
-        self.errors.policy._ready = True
+        self.errors.policy.ready = True
         self.producer: Any = Producer()
         self.task = Task()
         self.keys, self.values = JsonConverter(), Values()
