@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from cdc.operate.letter_commands import letter_commands
+from cdc.operate.options import Files, Output, Source
+
 if TYPE_CHECKING:
     from cdc.config import Config
 
@@ -28,18 +31,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-
-Files = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Configuration: YAML with worker: and connectors:, or a worker's .properties and connectors' "
-        ".properties or JSON.",
-        metavar="FILE...",
-        show_default=False,
-    ),
-]
-Source = Annotated[str, typer.Option("--connector", help="Name of the source.", metavar="NAME", show_default=False)]
-Output = Annotated[Literal["text", "json"], typer.Option(help="How to print the result.")]
 
 
 class _Session:
@@ -340,66 +331,21 @@ def reset_slot(
     typer.echo(slots.render_reset(slots.reset_slot(loaded, connector), output))
 
 
-dlq = typer.Typer(no_args_is_help=True)
-app.add_typer(dlq, name="dlq", help="List, show or replay the dead letters of a connector.")
-Connector = Annotated[
-    str, typer.Option("--connector", help="Name of the connector.", metavar="NAME", show_default=False)
-]
-
-
-@dlq.command("list")
-def list_letters(
-    files: Files,
-    connector: Connector,
-    everything: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
-    output: Output = "text",
-) -> None:
-    """Count the open letters of a connector by topic, partition and error."""
-    from cdc.operate import dlq as letters  # noqa: PLC0415
-
+def _load_quietly(files: list[Path]) -> Config:
     loaded = _load(files)
     _log_quietly()
-    found = letters.list_letters(loaded, connector, everything=everything)
-    typer.echo(_session.redact(letters.render_list(found, output)))
+    return loaded
 
 
-@dlq.command("show")
-def show_letter(
-    files: Files,
-    connector: Connector,
-    letter: Annotated[
-        str | None, typer.Option(help="Which; default the last open one.", metavar="ID", show_default=False)
-    ] = None,
-    output: Output = "text",
-) -> None:
-    """Show one letter: where its record was, what was wrong with it, key and value as far as they can be decoded."""
-    from cdc.operate import dlq as letters  # noqa: PLC0415
-
-    loaded = _load(files)
-    _log_quietly()
-    typer.echo(_session.redact(letters.render_letter(letters.show_letter(loaded, connector, letter), output)))
+def _redact(text: str) -> str:
+    return _session.redact(text)
 
 
-@dlq.command("replay")
-def replay_letters(
-    files: Files,
-    connector: Connector,
-    letter: Annotated[
-        list[str] | None, typer.Option(help="Only this one; may be repeated.", metavar="ID", show_default=False)
-    ] = None,
-    output: Output = "text",
-) -> None:
-    """Mirror what was put aside, now that its cause is mended; nothing newer is ever overwritten.
-
-    May run beside the sink, be interrupted and repeated. Exit status: 0 nothing is open any more, 1 some letters are.
-    """
-    from cdc.operate import dlq as letters  # noqa: PLC0415
-
-    loaded = _load(files)
-    _log_quietly()
-    report = letters.replay(loaded, connector, letter or (), lambda text: typer.echo(text, err=True))
-    typer.echo(_session.redact(letters.render_replay(report, output)))
-    raise typer.Exit(0 if report.done else 1)
+app.add_typer(
+    letter_commands(_load_quietly, _redact),
+    name="dlq",
+    help="List, show or replay the dead letters of a connector.",
+)
 
 
 @app.command(short_help="Print the version.")
