@@ -127,7 +127,7 @@ class Bearings:
         self.later = dict.fromkeys(self.groups, -1)
         """Offset of the last record that was applied, by row; -1 if there is none."""
         self.truncated = -1
-        self._heads = {key[:5] for key in self._group_of}
+        self._heads = {key[:5] for key in self._group_of if key.startswith(b"\0")}
 
     def passed(self, message: Any) -> None:
         """The next record of the partition."""
@@ -135,10 +135,11 @@ class Bearings:
         if offset in self._aside:
             return
         key = message.key()
-        if key is not None and key[:5] in self._heads:
-            if key in self._group_of:
-                self.later[self._group_of[key]] = offset
+        if key in self._group_of:
+            self.later[self._group_of[key]] = offset
             return
+        if key is not None and key[:5] in self._heads:
+            return  # of the same schema, and so of another row
         # A truncate's key is none of a row's; a row may have another key where other schemas or programs made it.
         if self._rows.is_truncate(message):
             self.truncated = offset
