@@ -95,7 +95,9 @@ class SignalReader:
             if partition is None or offset is None or message.key() != self._key:
                 continue
             self.offsets[str(partition)] = offset + 1
-            found.append((f"{self.topic}[{partition}]@{offset}", message.value() or b""))
+            # With its time: a topic that was made anew has the same offsets again.
+            place = f"{self.topic}[{partition}]@{offset}/{message.timestamp()[1]}"
+            found.append((place, message.value() or b""))
         return found
 
     def close(self) -> None:

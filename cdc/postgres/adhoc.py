@@ -83,8 +83,8 @@ class AdHocs:
 
     def signal(self, identifier: str, kind: str, data: Any, place: str) -> None:
         """Act on a signal. One that cannot be acted on is said and remembered, and changes nothing."""
-        if kind in WINDOW:
-            return
+        if kind in WINDOW or any(entry.get("place") == place for entry in self._outcomes.values()):
+            return  # Debezium's own, or told again after a crash
         identifier = identifier[:LONGEST_ID] or place
         try:
             order = read(kind, data)
@@ -98,14 +98,14 @@ class AdHocs:
             self._execute(order, identifier, kind, place)
             return
         if isinstance(order, Log):
-            _log.info(order.message.replace("{}", place), signal=identifier)
+            _log.info("a signal says", message=order.message.replace("{}", place), signal=identifier)
         elif isinstance(order, Stop):
             self._stop(order, identifier)
         elif isinstance(order, Pause):
             self._pause()
         elif isinstance(order, Resume):
             self._resume()
-        self._note(identifier, kind)
+        self._note(identifier, kind, place)
 
     def _execute(self, order: Execute, identifier: str, kind: str, place: str) -> None:
         tables = sorted(self._host.evolution.tables.values(), key=lambda progress: (progress.schema, progress.name))
@@ -120,10 +120,8 @@ class AdHocs:
             known = ", ".join(progress.full_name for progress in tables[:10]) or "none"
             self._refuse(identifier, kind, place, f"{', '.join(lost)} matches no table; captured are {known}")
             return
-        self._note(identifier, kind)
+        self._note(identifier, kind, place)
         for progress in chosen:
-            if any(asked.place == place for asked in progress.adhoc):
-                continue  # told again after a crash
             if reason := self._unfit(progress):
                 self._outcome(identifier, progress, "FAILED", 0, reason)
                 continue
@@ -225,11 +223,12 @@ class AdHocs:
 
     def _refuse(self, identifier: str, kind: str, place: str, reason: str) -> None:
         _log.error("a signal is refused", signal=identifier, type=kind, place=place, reason=reason)
-        self._note(identifier, kind, reason)
+        self._note(identifier, kind, place, reason)
 
-    def _note(self, identifier: str, kind: str, error: str = "") -> None:
+    def _note(self, identifier: str, kind: str, place: str, error: str = "") -> None:
         self._outcomes.pop(identifier, None)
-        self._outcomes[identifier] = {"type": kind, "tables": {}, **({"error": error} if error else {})}
+        entry = {"type": kind, "place": place, "tables": {}}
+        self._outcomes[identifier] = entry | ({"error": error} if error else {})
         while len(self._outcomes) > OUTCOMES:
             del self._outcomes[next(iter(self._outcomes))]
         self._changed()

@@ -15,7 +15,7 @@ __all__ = ["AdHoc", "SnapshotProgress"]
 class AdHoc:
     """A snapshot of one table that a signal asked for while the table is streamed.
 
-    ``place`` is the signal's, by which one that is told again is known. ``where`` is a condition on the rows. With
+    ``place`` is the signal's. ``where`` is a condition on the rows. With
     ``sweep`` keys that are older than its beginning are removed at its end (EXACTNESS.md H11); ``blocking`` is
     Debezium's other type, whose records are marked as those of an initial snapshot. ``since`` is the position at which
     it began, empty until then; ``after`` and ``rows`` as in `SnapshotProgress`.

@@ -23,11 +23,11 @@ from cdc.postgres.config import PostgresConfig
 from cdc.postgres.evolution import Evolution
 from cdc.postgres.planning import take_up
 from cdc.postgres.progress import AdHoc, SnapshotProgress
+from cdc.postgres.readings import Readings
 from cdc.postgres.server import Server
 from cdc.postgres.slot_creation import CreationWait
-from cdc.postgres.snapshot import ChunkReader
 from cdc.postgres.tables import TableRegistry
-from cdc.postgres.touched import TouchLog, oldest
+from cdc.postgres.touched import TouchLog
 from cdc.postgres.watch import CatalogView
 from cdc.record import RowChange, RowShape, Transaction
 
@@ -35,6 +35,8 @@ __all__ = ["Snapshots"]
 
 PATIENT_BYTES: Final = 1 << 30
 """Tables with keys are read before tables without up to this size."""
+CHUNK_ATTEMPTS: Final = 5
+"""How often a chunk that a signal asked for is read before its snapshot fails."""
 
 
 class Snapshots:
@@ -67,42 +69,38 @@ class Snapshots:
         self._connection = server.connection
         self._ask_runtime = ask
         self.publish = publish
-        self.reader: ChunkReader | None = None
-        """There is one from the first table on that is to be read."""
-        self.silent = False
-        """Whether nothing may be written: chunks are placed by `reached`."""
+        self.readings = Readings(config, name, server, touched)
         self.adhocs = AdHocs(self, context.report)
         """What signals asked for."""
-        self._readings: dict[int, Reading] = {}
-        """What is being read, by OID: chunks of anything else are of no interest any more."""
         self._renew: set[int] = set()
         """Tables whose old keys are to be deleted before they are read again."""
         self._sweeps: dict[int, Sweep] = {}
         self._adhoc_sweeps: dict[int, AdHoc] = {}
+        self._retries: dict[int, int] = {}
         self._wanted: set[int] = set()
         self._hidden: dict[int, dict[str, str]] = {}
 
     def stop(self) -> None:
         """Stop reading."""
-        if self.reader is not None:
-            self.reader.stop()
+        self.readings.stop()
 
     def look(self) -> None:
         """Raise what the reader failed of, and find tables that went away under it."""
-        if self.reader is not None:
-            self.reader.raise_error()
-            while (lost := self.reader.lost()) is not None:
+        reader = self.readings.reader
+        if reader is not None:
+            reader.raise_error()
+            while (lost := reader.lost()) is not None:
                 self._lost(*lost)
 
     def _lost(self, reading: Reading, reason: str) -> None:
-        if self._readings.get(reading.oid) is not reading:
+        if not self.readings.is_present(reading):
             return
-        del self._readings[reading.oid]
+        self.readings.leave(reading.oid)
         progress = self.evolution.tables.get(reading.oid)
         if reading.adhoc is None:
             self.evolution.lost(reading.oid, reason)
         elif progress is not None:
-            self._untouch(reading.oid)
+            self.readings.unwatch(reading.oid)
             self.adhocs.failed(progress, reading.adhoc, reason)
 
     # -- what is to be read ----------------------------------------------------------------------------
@@ -144,11 +142,11 @@ class Snapshots:
             keyed = table_bytes(self._connection(), [table.oid for table in wanted if table.ordered])
             wanted.sort(key=lambda table: (keyed > PATIENT_BYTES and table.ordered, table.schema, table.name))
             readings = {table.oid: self._first_reading(table) for table in wanted}
-            self._reading(start=False).expect(list(readings.values()))
+            self.readings.expect(list(readings.values()))
         self._wanted = {table.oid for table in wanted}
         for number, table in enumerate(wanted):
             if table.ordered:
-                self._touched.tables.add(table.oid)
+                self.readings.watch(table.oid)
             else:
                 # Of this life alone: a slot of the last one goes only when its session has ended.
                 slot = f"cdc_snapshot_{os.getpid()}_{time.time_ns() // 1000}_{number}"
@@ -170,9 +168,8 @@ class Snapshots:
             else:
                 progress.done = True
                 evolution.begin(progress, sweep=gap)
-        if self.reader is not None:
-            # Not before all are asked for: the last row of all tables is told as such.
-            self.reader.start()
+        # Not before all are asked for: the last row of all tables is told as such.
+        self.readings.start()
         for progress in evolution.tables.values():
             self.adhocs.go_on(progress)
 
@@ -184,31 +181,8 @@ class Snapshots:
         statement = "" if progress.since else self._config.snapshot_statements.get(table.full_name, "")
         return Reading(table.oid, table.schema, table.name, table.key, progress.after, first, statement=statement)
 
-    def _reading(self, *, start: bool = True) -> ChunkReader:
-        """The reader of snapshots, made when it is needed first."""
-        if self.reader is None:
-            config = self._config
-            run = f"{config.name}/{os.getpid()}/{time.time_ns()}"
-            self.reader = ChunkReader(
-                self._server.conninfo(),
-                self._name,
-                config.snapshot_fetch_size,
-                run,
-                lambda connection, oid: read_captured(connection, config, oid),
-                config.snapshot_max_threads,
-                silent=self.silent,
-            )
-        if start:
-            self.reader.start()
-        return self.reader
-
     def _request(self, reading: Reading, *, start: bool = True) -> None:
-        """Read a table so, in place of what was being read of it."""
-        before = self._readings.get(reading.oid)
-        if before is not None:
-            before.cancel()
-        self._readings[reading.oid] = reading
-        self._reading(start=start).request(reading)
+        self.readings.request(reading, start=start)
         if reading.adhoc is None:
             self._context.report("phase", "snapshot")
 
@@ -223,7 +197,7 @@ class Snapshots:
 
     def read(self, progress: SnapshotProgress, table: TableInfo) -> None:
         self.decoder.release(progress.oid)
-        self._touched.tables.add(progress.oid)
+        self.readings.watch(progress.oid)
         self._request(self._first_reading(table))
 
     def read_again(self, progress: SnapshotProgress) -> None:
@@ -242,30 +216,21 @@ class Snapshots:
     # -- what signals ask for (`cdc.postgres.adhoc.Host`) ----------------------------------------------
 
     def idle(self, oid: int) -> bool:
-        return oid not in self._readings and oid not in self._sweeps
+        return self.readings.of(oid) is None and oid not in self._sweeps
 
     def under_way(self, oid: int) -> AdHoc | None:
-        reading = self._readings.get(oid)
+        reading = self.readings.of(oid)
         return self._adhoc_sweeps.get(oid) if reading is None else reading.adhoc
 
     def start_reading(self, reading: Reading) -> None:
         if not reading.marked:
-            self._touched.tables.add(reading.oid)
+            self.readings.watch(reading.oid)
         self._request(reading)
 
     def stop_reading(self, oid: int) -> None:
-        self._untouch(oid)
+        self.readings.end(oid)
         if self._adhoc_sweeps.pop(oid, None) is not None:
             self._sweeps.pop(oid, None)
-        reading = self._readings.pop(oid, None)
-        if reading is not None:
-            reading.cancel()
-
-    def _untouch(self, oid: int) -> None:
-        """No rows of the table are being read any more."""
-        self._touched.tables.discard(oid)
-        if not self._touched.tables:
-            self._touched.clear()
 
     def key_changed(self, progress: SnapshotProgress) -> None:
         if self._config.schema_key_change_handling_mode == "renew":
@@ -283,9 +248,10 @@ class Snapshots:
 
     def marked(self, content: bytes, tx: Transaction, lsn: int, ordinal: int) -> Sequence[RowChange]:
         """The stream is at a marker: the records of its chunk, if it is one."""
-        if self.reader is None:
+        reader = self.readings.reader
+        if reader is None:
             return ()
-        ready = self.reader.take(content.decode("utf-8", "replace"))
+        ready = reader.take(content.decode("utf-8", "replace"))
         if isinstance(ready, Begun):
             self._begin(ready, tx, ordinal)
             return ()
@@ -294,14 +260,15 @@ class Snapshots:
     @property
     def awaited(self) -> bool:
         """Without messages: whether something waits for the stream to come further."""
-        return self.reader is not None and self.reader.awaited
+        return self.readings.reader is not None and self.readings.reader.awaited
 
     def reached(self, lsn: int, place: Callable[[], tuple[Transaction, int, int]]) -> Sequence[RowChange]:
         """Without messages: the stream rests, and has passed all up to ``lsn``. The records of a chunk, if one may go.
 
         ``place`` makes a place for them.
         """
-        ready = None if self.reader is None else self.reader.reached(lsn)
+        reader = self.readings.reader
+        ready = None if reader is None else reader.reached(lsn)
         if ready is None:
             return ()
         tx, at, ordinal = place()
@@ -314,12 +281,12 @@ class Snapshots:
         """The stream has passed the point from which a table is read again."""
         position = tx.position_prefix + b"%08x.%08x" % (ordinal, 0)
         reading = begun.reading
-        if self._readings.get(reading.oid) is not reading:
+        if not self.readings.is_present(reading):
             return
         if reading.adhoc is not None:
             reading.adhoc.since = position.decode()
             self.evolution.dirty.add(reading.oid)
-            self._touched.tables.add(reading.oid)
+            self.readings.watch(reading.oid)
             reading.go()
             return
         progress = self.evolution.begun(reading.oid, position.decode())
@@ -338,8 +305,8 @@ class Snapshots:
         self._renew.discard(progress.oid)
         self.evolution.mended(progress)
         self.decoder.release(progress.oid)
-        self._touched.tables.add(progress.oid)
-        reading = self._readings.get(progress.oid)
+        self.readings.watch(progress.oid)
+        reading = self.readings.of(progress.oid)
         if reading is not None:
             reading.go()
 
@@ -353,11 +320,14 @@ class Snapshots:
         progress = self.evolution.tables.get(chunk.table.oid)
         if progress is None or progress.failed or progress.full_name != chunk.table.full_name:
             return []  # it was left, or stopped, since the chunk was read
-        if self._readings.get(progress.oid) is not reading:
+        if not self.readings.is_present(reading):
             return []  # it is read in another way by now, or not at all
         table = self._tables.from_catalog(chunk.table)
         # A table that is not read in ranges of its key is read in one exported snapshot (H10).
         newer = self._touched.newer(chunk.snapshot, table.oid) if chunk.table.ordered else set()
+        if newer is None and reading.adhoc is not None:
+            self._read_chunk_again(progress, reading.adhoc)
+            return []
         if newer is None:
             raise RetriableError(
                 f"rows of {chunk.table.full_name} changed in ways that cannot be told one by one while a chunk of its "
@@ -365,21 +335,32 @@ class Snapshots:
             )
         begun = any(other.rows for other in self.evolution.tables.values() if other.oid in self._wanted)
         out = chunk_records(chunk, table, newer, tx, lsn, ordinal, begun=begun)
-        reading.seen = chunk.snapshot
-        # Chunks of other tables may have been read earlier than this one, and be told later.
-        horizon = oldest(other.seen for other in self._readings.values() if other.started)
-        if horizon is not None:
-            self._touched.forget(horizon)
+        self.readings.told(chunk)
         adhoc = reading.adhoc
+        self._retries.pop(progress.oid, None)
         target = progress if adhoc is None else adhoc
         target.after = chunk.after
         target.rows += len(chunk.rows)
         self.evolution.dirty.add(table.oid)
         if chunk.last:
-            del self._readings[progress.oid]
-            self._untouch(progress.oid)
+            self.readings.end(progress.oid)
             self._read_whole(progress, adhoc, table.shape)
         return out
+
+    def _read_chunk_again(self, progress: SnapshotProgress, adhoc: AdHoc) -> None:
+        """Rows changed in ways that cannot be told one by one while the chunk was being read (TRUNCATE, too many)."""
+        self.stop_reading(progress.oid)
+        self._retries[progress.oid] = attempts = self._retries.get(progress.oid, 0) + 1
+        if attempts < CHUNK_ATTEMPTS:
+            self.adhocs.go_on(progress)
+            return
+        del self._retries[progress.oid]
+        self.adhocs.failed(
+            progress,
+            adhoc,
+            f"so many rows of {progress.full_name} changed each time while one chunk was being read that they could "
+            "not be told apart. Remedy: lower snapshot.fetch.size, or make an index for the condition",
+        )
 
     def _read_whole(self, progress: SnapshotProgress, adhoc: AdHoc | None, shape: RowShape) -> None:
         """All rows of a table are told; what must not be in its topic any more goes next, if that was asked for."""

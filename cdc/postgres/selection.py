@@ -34,7 +34,7 @@ class Names:
         for part in parts:
             try:
                 self._patterns.append(re.compile(part, re.IGNORECASE))
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"{part!r} is not a regular expression: {error}") from None
 
     def __bool__(self) -> bool:

@@ -76,8 +76,8 @@ Order = Execute | Stop | Pause | Resume | Log
 def read_message(text: bytes) -> tuple[str, str, Any]:
     """Id, type and data of a signal that came as one JSON object. `DataError` when it is none."""
     try:
-        found = json.loads(text)
-    except (ValueError, UnicodeDecodeError) as error:
+        found = _json(text)
+    except ValueError as error:
         raise DataError(f'a signal is JSON such as {{"type": "log", "data": {{"message": "x"}}}}: {error}') from None
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
         raise DataError('a signal is a JSON object with the texts "type" and, if any, "id"')
@@ -122,10 +122,20 @@ def read(kind: str, data: Any) -> Order:
     return Execute(_names(kind, listed), listed, conditions, blocking, sweep)
 
 
+def _json(text: str | bytes) -> Any:
+    """The value of a JSON text that can be written again; `ValueError` for any other."""
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no character
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
+
+
 def _object(kind: str, data: Any) -> Mapping[str, Any]:
     if isinstance(data, str):
         try:
-            data = json.loads(data) if data.strip() else None
+            data = _json(data) if data.strip() else None
         except ValueError as error:
             raise DataError(f"the data of {kind} are not JSON: {error}") from None
     if data is None:

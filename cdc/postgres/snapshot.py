@@ -25,7 +25,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from cdc.errors import CdcError, FatalError
+from cdc.errors import FatalError
 from cdc.postgres.catalog import TableInfo
 from cdc.postgres.chunk_sql import (
     CHUNK_BYTES,
@@ -94,7 +94,7 @@ class ChunkReader:
         self._ahead: list[Reading] = []
         self._open: set[Reading] = set()
         self._lost: queue.SimpleQueue[tuple[Reading, str]] = queue.SimpleQueue()
-        self._error: CdcError | None = None
+        self._error: Exception | None = None
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name=f"snapshot-{number}", daemon=True) for number in range(threads)
@@ -185,7 +185,7 @@ class ChunkReader:
                         reading = self._next()
         except psycopg.Error as error:
             self._error = translate(error, "reading a snapshot")
-        except CdcError as error:
+        except Exception as error:  # noqa: BLE001 - the task's thread raises it
             self._error = error
         finally:
             self._release_requests()

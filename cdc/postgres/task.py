@@ -176,8 +176,8 @@ class PostgresSourceTask(SourceTask):
         )
         self._evolution.saw(view)
         self._snapshots.evolution, self._snapshots.decoder = self._evolution, self._decoder
-        self._snapshots.silent = config.read_only or self._server.standby
-        if self._snapshots.silent:
+        self._snapshots.readings.silent = config.read_only or self._server.standby
+        if self._snapshots.readings.silent:
             self._decoder.at_rest = self._at_rest
         since = "" if reset is None else Position(position.epoch, begin - 1, 0, 0).text().decode()
         if signals is not None:
@@ -253,7 +253,11 @@ class PostgresSourceTask(SourceTask):
         self._snapshots.swept(sweep)
 
     def place(self) -> tuple[Transaction, int, int]:
-        if self._snapshots.silent and not self._decoder.in_transaction and self._tracker.resting_at is not None:
+        if (
+            self._snapshots.readings.silent
+            and not self._decoder.in_transaction
+            and self._tracker.resting_at is not None
+        ):
             return self._place_at_rest()
         tx, ordinal = self._decoder.place()
         return tx, tx.commit_lsn, ordinal
@@ -279,7 +283,7 @@ class PostgresSourceTask(SourceTask):
         wait = self._heartbeat.wait
         timeout = min(timeout, self.keep_alive_interval if wait is None else wait)
         changes: list[RowChange | ConnectRecord] = []
-        if self._snapshots.silent and self._snapshots.reader is not None:
+        if self._snapshots.readings.silent and self._snapshots.readings.reader is not None:
             if not decoder.in_transaction:
                 changes += self._at_rest()
             timeout = 0.0 if changes else min(timeout, SILENT_POLL_S)
@@ -384,7 +388,7 @@ class PostgresSourceTask(SourceTask):
     ) -> Sequence[RowChange | ConnectRecord]:
         if message.prefix == MARK_PREFIX:
             self._tracker.asked()
-        if message.prefix == MARKER_PREFIX and self._snapshots.reader is not None:
+        if message.prefix == MARKER_PREFIX and self._snapshots.readings.reader is not None:
             return self._snapshots.marked(message.content, tx, lsn, ordinal)
         record = self._messages.record(message, tx, ordinal)
         return () if record is None else (record,)

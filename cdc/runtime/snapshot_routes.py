@@ -80,9 +80,13 @@ async def _body(request: Request) -> Mapping[str, Any]:
             raise _Refused(413, f"the body has more than {_MOST_BYTES} bytes")
     if not body:
         return {}
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        # Not out of pedantry: a browser sends anything else to any address for any page that asks it to.
+        raise _Refused(415, "the body must be JSON, and say so: Content-Type: application/json")
     try:
         data = json.loads(body)
-    except (ValueError, UnicodeDecodeError) as error:
+        json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is no character
+    except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise _Refused(400, 'the body is a JSON object such as {"data-collections": ["public.orders"]}')

@@ -21,7 +21,7 @@ from bench.servers import Servers
 from cdc.operate.offsets import delete_offsets
 from cdc.operate.slots import reset_slot
 from tests.faults.ledger import LEDGER
-from tests.faults.stage import PATIENCE_S, SINK, Stage, Ways
+from tests.faults.stage import PATIENCE_S, Stage, Ways
 from tests.histories import History
 from tests.integration.registry_server import running_registry
 from tests.proxy import Proxy
@@ -116,28 +116,6 @@ def test_an_embedded_registry_that_is_wiped_stops_by_name_and_goes_on_when_resto
         stage.bridge.start()
         note(stage, "registry restored", stage.settle())
         stage.prove()
-
-
-def test_a_topic_that_is_deleted_stops_by_name(servers: Servers, proxies: Ways) -> None:
-    with streaming(servers, proxies, 105) as stage:
-        source: Any = stage.bridge.config.connectors[0].connector.config
-        topic = source.topic("public", stage.histories[0].tables[0].name)
-        begun = time.monotonic()
-        delete_topic(servers, topic)
-        playing = stage.play(stage.histories[0].phases[2], lambda: 0.1)
-        stage.bridge.wait_for(
-            "a task says that the topic is gone, and what to do",
-            lambda: any(
-                topic in error and "Remedy: " in error
-                for error in (
-                    str(stage.bridge.task(name, number).get("error", ""))
-                    for name, number in ((stage.name, 0), (SINK, 0), (SINK, 1))
-                )
-            ),
-            PATIENCE_S,
-        )
-        LEDGER.note("topic deleted: told", time.monotonic() - begun)
-        playing.join()
 
 
 def records(servers: Servers, topic: str) -> list[tuple[bytes | None, bytes | None]]:

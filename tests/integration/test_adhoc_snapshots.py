@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,7 +191,7 @@ def test_the_table_of_signals(database: Database, tail: MakeTail) -> None:
     with capture_logs() as logs:
         source.until(ended(source, "one"))
     assert len(read(source)) == 20
-    assert any(re.fullmatch(r"at [0-9a-f]{8}\.[0-9a-f]{16}\.[0-9a-f]{8}", str(log["event"])) for log in logs)
+    assert any(re.fullmatch(r"at [0-9a-f]{8}\.[0-9a-f]{16}\.[0-9a-f]{8}", str(log.get("message"))) for log in logs)
     source.crash()
     database.execute("delete from signals where id = 'one'")
     database.execute("insert into signals values ('three', 'execute-snapshot', '{\"data-collections\": [\".*\"]}')")
@@ -240,6 +242,36 @@ def test_it_goes_on_after_a_crash_where_it_was(database: Database, tail: MakeTai
     keys = [c.after[0] for c in read(source) if c.after]
     assert len(keys) == len(set(keys)), "rows were read again"
     assert states(source, "one") == {"public.t": "COMPLETED"}
+
+
+@pytest.mark.usefixtures("one_chunk_ahead")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crash_at_any_step_acts_once_on_a_signal_and_reads_each_row_once(database18: Database, seed: int) -> None:
+    fill(database18, 120)
+    database18.execute(SIGNALS)
+    source = Tail(
+        database18, table_include_list="public.t", signal_data_collection="public.signals", snapshot_fetch_size=10
+    )
+    source.start().snapshot()
+    database18.execute("insert into signals values ('one', 'execute-snapshot', '{\"data-collections\": [\".*\"]}')")
+    steps = random.Random(seed)
+    crashes = 0
+    try:
+        while not ended(source, "one")():
+            for _ in range(steps.randrange(1, 8)):
+                source.poll()
+                if steps.random() < 0.7:
+                    source.commit()
+            if crashes < 12:
+                source.crash()
+                source.start()
+                crashes += 1
+        keys = Counter(c.after[0] for c in read(source) if c.after)
+        assert crashes >= 3
+        assert len(keys) == 120
+        assert set(keys.values()) == {1}
+    finally:
+        source.stop()
 
 
 @pytest.mark.usefixtures("one_chunk_ahead")
@@ -460,6 +492,24 @@ def test_a34_a_commit_held_before_the_reading_began_is_waited_for(
         assert went_back(source) == ([] if rule else [b"5"])
     finally:
         source.stop()
+
+
+@pytest.mark.usefixtures("one_chunk_ahead")
+def test_a_truncate_under_it_has_its_chunk_read_again(
+    database: Database, tail: MakeTail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, 300)
+    source = tail(snapshot_fetch_size=10).start().snapshot()
+    ask(source, "one", data_collections=["public.t"])
+    source.until(lambda: len(read(source)) >= 50)
+    database.execute("truncate t; insert into t values (1, 'after'), (250, 'after')")
+    source.until(ended(source, "one"))
+    source.until(lambda: source.rows("t") == table_rows(database, "t"))
+    assert states(source, "one") == {"public.t": "COMPLETED"}
+    monkeypatch.setattr(TouchLog, "newer", lambda *_: None)
+    ask(source, "two", data_collections=["public.t"])
+    source.until(ended(source, "two"))
+    assert "lower snapshot.fetch.size" in outcome(source, "two")["tables"]["public.t"]["reason"]
 
 
 @pytest.mark.usefixtures("one_chunk_ahead")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cdc.postgres import reading, snapshot
+from cdc.postgres import readings, snapshot
 from cdc.postgres.chunks import Begun, Chunk
 from cdc.postgres.connection import Connection
 from tests.fix_servers import Database
@@ -33,7 +33,7 @@ def test_two_tables_at_a_time_are_read_side_by_side(
         fill(database, 500, name)
     source = tail(snapshot_fetch_size=20, snapshot_max_threads=2).start()
     assert source.task is not None
-    reader = source.task._snapshots.reader
+    reader = source.task._snapshots.readings.reader
     assert reader is not None
     while not source.snapshot_done():
         before = len(source.changes)
@@ -76,7 +76,7 @@ def test_a_chunk_that_comes_late_brings_no_older_row_back(
     """Chunks of another table that were read later, and are told earlier, must not make the changes be forgotten."""
     monkeypatch.setattr(snapshot, "READY_BYTES", 1)
     if not rule:
-        monkeypatch.setattr(reading, "oldest", lambda seen: max(filter(None, seen), key=lambda s: s.xmin))
+        monkeypatch.setattr(readings, "oldest", lambda seen: max(filter(None, seen), key=lambda s: s.xmin))
     held, release = threading.Event(), threading.Event()
     mark = snapshot.ChunkReader._mark
 

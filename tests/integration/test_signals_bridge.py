@@ -63,11 +63,14 @@ def told(bridge: Bridge, kafka: Kafka, table: str) -> Counter[bytes]:
     return found
 
 
-def http(bridge: Bridge, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def http(
+    bridge: Bridge, method: str, path: str, body: Any = None, content_type: str = "application/json; charset=utf-8"
+) -> tuple[int, Any]:
     """Status and body of the worker's answer."""
     assert bridge.worker is not None
     data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(bridge.worker.url + path, data=data, method=method)  # noqa: S310
+    headers = {"Content-Type": content_type}
+    request = urllib.request.Request(bridge.worker.url + path, data, headers, method=method)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
             return answer.status, json.load(answer)
@@ -116,6 +119,8 @@ def test_through_rest(bridge: tuple[Bridge, Kafka]) -> None:
         ("POST", "/connectors/nobody/snapshot", {}, 404, "Connector nobody not found"),
         ("POST", "/connectors/{}-cache/snapshot", {}, 400, "is a sink"),
         ("POST", "/connectors/{}/snapshot", b"{", 400, "the body is not JSON"),
+        ("POST", "/connectors/{}/snapshot", b"[" * 100_000, 400, "the body is not JSON"),
+        ("POST", "/connectors/{}/snapshot", b'{"data-collections": ["\\ud800"]}', 400, "the body is not JSON"),
         ("POST", "/connectors/{}/snapshot", [1], 400, "the body is a JSON object"),
         ("POST", "/connectors/{}/snapshot", {}, 400, "needs data-collections"),
         ("POST", "/connectors/{}/snapshot", {"data-collection": ["a.b"]}, 400, "did you mean data-collections?"),
@@ -133,6 +138,15 @@ def test_rest_refuses_in_connects_words(
     assert message in answer["message"]
 
 
+def test_rest_takes_nothing_that_a_page_in_a_browser_could_send(bridge: tuple[Bridge, Kafka]) -> None:
+    running, _ = bridge
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+        body = {"data-collections": ["public.u"]}
+        code, answer = http(running, "POST", f"/connectors/{running.name}/snapshot", body, content_type)
+        assert code == 415
+        assert "Content-Type: application/json" in answer["message"]
+
+
 def test_through_the_topic(bridge: tuple[Bridge, Kafka]) -> None:
     """As a client of Debezium writes them: without an id, and with the key that is the topic prefix."""
     running, kafka = bridge
@@ -146,7 +160,7 @@ def test_through_the_topic(bridge: tuple[Bridge, Kafka]) -> None:
             json.dumps(order),
             key,
             on_delivery=lambda _, message: places.append(
-                f"{message.topic()}[{message.partition()}]@{message.offset()}"
+                f"{message.topic()}[{message.partition()}]@{message.offset()}/{message.timestamp()[1]}"
             ),
         )
     producer.flush(10)

@@ -113,8 +113,8 @@ class Tail:
         task, self.task = self.task, None
         if task._watch is not None:
             task._watch.stop()
-        if task._snapshots.reader is not None:
-            task._snapshots.reader.stop()
+        if task._snapshots.readings.reader is not None:
+            task._snapshots.readings.reader.stop()
         assert task._stream is not None
         task._stream._connection.close()
         task._server.close()

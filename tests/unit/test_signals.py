@@ -99,6 +99,33 @@ def test_what_is_refused_says_why(kind: str, data: Any, told: str) -> None:
         read(kind, data)
 
 
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"type": "log", "data": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"type": "log", "data": {"message": "\\ud800"}}', "surrogates not allowed"),
+        (b'{"type": "log", "data": "{\\"message\\": \\"\\\\ud800\\"}"}', "surrogates not allowed"),
+        (b'{"type": "log", "id": ' + b"9" * 5000 + b"}", "limit"),
+        (
+            b'{"type": "execute-snapshot", "data": {"data-collections": ["a{99999999999}"]}}',
+            "not a regular expression",
+        ),
+        (
+            b'{"type": "execute-snapshot", "data": {"data-collections": ["' + b"(" * 5000 + b'"]}}',
+            "not a regular expression",
+        ),
+    ],
+)
+def test_poison_is_refused(payload: bytes, told: str) -> None:
+    def act() -> None:
+        _, kind, data = read_message(payload)
+        read(kind, data)
+
+    with pytest.raises(DataError, match=told):
+        act()
+
+
 @given(st.binary())
 def test_no_message_is_more_than_refused(payload: bytes) -> None:
     try:
