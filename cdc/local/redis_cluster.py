@@ -27,8 +27,9 @@ class RedisCluster:
     """Nodes of one kind (`Redis`, `Valkey`), each a server of its own that a test may kill and start again.
 
     ``replicas`` is how many each primary has. Without ``appendonly`` a node that starts again is empty, and still the
-    node that it was. ``settings`` are directives for all nodes. Like every server in a temporary folder, the nodes end
-    with the process that started them.
+    node that it was. ``settings`` are directives for all nodes; with ``tls`` (``tls-cert-file`` and the like) each has
+    a port for TLS as well. Like every server in a temporary folder, the nodes end with the process that started
+    them.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class RedisCluster:
         password: str | None = None,
         appendonly: bool = False,
         settings: Mapping[str, str | int] | None = None,
+        tls: Mapping[str, str | int] | None = None,
     ) -> None:
         self.password = password
         self._kind = kind
         self._appendonly = appendonly
         self._settings = dict(settings or {})
+        self._tls = tls
         self._primaries = primaries
         self.nodes = [self._node() for _ in range(primaries * (1 + replicas))]
         """The first are the primaries, at the start."""
@@ -57,6 +60,7 @@ class RedisCluster:
             "cluster-node-timeout": 2000,
             "repl-diskless-sync-delay": 0,
             **({"masterauth": self.password} if self.password else {}),
+            **({"tls-port": free_port(), **self._tls} if self._tls is not None else {}),
             **self._settings,
         }
         return self._kind(password=self.password, appendonly=self._appendonly, settings=settings)
@@ -109,6 +113,11 @@ class RedisCluster:
         secret = f":{self.password}@" if self.password else ""
         seeds = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
         return f"redis://{secret}{seeds}/0"
+
+    @property
+    def tls_url(self) -> str:
+        """``rediss://`` with one node as the seed."""
+        return f"rediss://{self.nodes[0].host}:{self.nodes[0]._settings['tls-port']}/0"
 
     def client(self) -> Any:
         """A new `redis.RedisCluster`. Close it."""

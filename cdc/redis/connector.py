@@ -145,7 +145,7 @@ class RedisSinkConnector(SinkConnector):
         name = f"{context.connector}-{context.task}"
         capabilities = Capabilities(
             atomic_offsets=not config.redis_cluster_enabled,
-            fenced=True,
+            fenced=not config.redis_cluster_enabled,
             truncate=True,
             max_batch_records=config.batch_max_records,
             max_batch_bytes=config.batch_max_bytes,
@@ -160,7 +160,8 @@ class RedisSinkConnector(SinkConnector):
         if self.settings.redis_cluster_enabled:
             raise FatalError(
                 f"rows in a Redis Cluster are not rebuilt in place yet, so that those of {topic} are left as they are. "
-                "Remedy: cdc verify names what differs"
+                "Remedy: cdc verify names what differs; cdc snapshot has the source tell a table's rows anew; a key "
+                "without row is removed by hand"
             )
         return RedisMender(self.settings.name, topic, partitions, self.access.wire(client))
 

@@ -18,9 +18,11 @@ from cdc.mirror.fold import DELETE, PUT, REPLACE, Op
 from cdc.mirror.keys import KeyColumn
 from cdc.mirror.store import Arrival, Batch, GuardLost, Previous, StoredOffset
 from cdc.mirror.tables import TableEntry
-from cdc.redis.cluster.slots import WITNESS_RANGES, fence_key, slot_of, tag_within
+from cdc.redis.cluster.nodes import Nodes
+from cdc.redis.cluster.slots import WITNESS_RANGES, Address, place, slot_of, tag_within
 from cdc.redis.cluster.store import ClusterStore
-from cdc.redis.cluster.witnesses import witness_key
+from cdc.redis.cluster.sweeps import ClusterSweep
+from cdc.redis.cluster.witnesses import least, witness_key
 
 pytestmark = pytest.mark.integration
 
@@ -112,7 +114,7 @@ def test_a_later_epoch_comes_after_every_lsn_of_an_earlier_one(world: ClusterWor
 
 def test_a6_an_old_insert_after_a_delete_stays_away_and_a7_a_new_one_is_there_for_good(world: ClusterWorld) -> None:
     store = world.store(0)
-    fence = fence_key(world.key("1"))
+    fence = place(world.key("1"))[1]
     world.put(store, "1", 1, a="x")
     world.delete(store, "1", 5)
     assert 604_000_000 < world.client.pttl(fence) <= 604_800_000
@@ -129,7 +131,7 @@ def test_a_delete_of_what_was_never_there_is_a_fence_too(world: ClusterWorld) ->
     """The insert of a row that a node lost may come back after its delete."""
     store = world.store(0, redis_cluster_tombstone_ttl_ms="5000")
     world.delete(store, "1", 5)
-    assert 0 < world.client.pttl(fence_key(world.key("1"))) <= 5000
+    assert 0 < world.client.pttl(place(world.key("1"))[1]) <= 5000
     world.put(store, "1", 4, a="x")
     assert world.rows() == {}
     world.delete(store, "1", 3)
@@ -140,7 +142,7 @@ def test_a_delete_of_what_was_never_there_is_a_fence_too(world: ClusterWorld) ->
 @pytest.mark.parametrize("row", ["{7}", "{7}:a}b", "a}b", "a{}b}", "{a", "}{", "{}{x}", "{{x}}"])
 def test_a_key_with_braces_of_its_own_shares_its_slot_with_its_fence(world: ClusterWorld, row: str) -> None:
     key = world.key(row)
-    assert slot_of(key) == slot_of(fence_key(key)) == world.client.keyslot(key)
+    assert slot_of(key) == slot_of(place(key)[1]) == world.client.keyslot(key)
     store = world.store(0)
     world.put(store, row, 1, a="x")
     world.delete(store, row, 2)
@@ -344,6 +346,20 @@ def test_seen_outcomes_need_no_confirmation_and_refused_ones_do(world: ClusterWo
     assert sorted(world.rows()) == ["1", "2", "3"]
 
 
+def test_refusals_of_a_batch_are_seen_once_the_next_one_is_written_whatever_its_partitions(world: ClusterWorld) -> None:
+    store = world.store(0, 1)
+    world.client.set(world.key("2"), "not ours")
+    assert len(world.write(store, world.batch({"2": (1, {"a": "x"})}, 5, previous=4))) == 1
+    assert world.write(store, world.batch({"3": (1, {"a": "x"})}, 9, number=1, previous=8)) == ()
+    store.confirm()
+    assert (world.offset(0), world.offset(1)) == (StoredOffset(5), StoredOffset(9))
+
+
+def test_of_witnesses_that_differ_in_what_was_seen_the_one_that_saw_less_counts(world: ClusterWorld) -> None:
+    unseen = StoredOffset(5, previous=Previous(3, {}))
+    assert least([StoredOffset(5).encode(), unseen.encode(), StoredOffset(6).encode()]) == unseen
+
+
 # --- tables ----------------------------------------------------------------------------------------------
 
 
@@ -428,7 +444,8 @@ def test_a30_what_a_user_lacks_is_told_with_what_grants_it(own: ClusterWorld) ->
 
 def test_the_permissions_that_the_page_lists_are_enough(own: ClusterWorld) -> None:
     rules = (
-        "+client|setname +info +scan +asking +cluster|slots +cluster|info +cluster|nodes +function|load +fcall "
+        "+client|setname +info +scan +asking +cluster|slots +cluster|info +cluster|nodes "
+        "+cluster|getkeysinslot +function|load +fcall "
         "+hget +hmget +hgetall +hset +hdel +get +set +exists +del +unlink +expire +persist"
     )
     for node in own.cluster.nodes:
@@ -598,6 +615,34 @@ def test_a_batch_may_be_under_way_while_rows_are_removed(world: ClusterWorld) ->
             break
     assert released == [world.part(0)]
     assert set(world.rows()) == {f"new{number}" for number in range(n + 1)}
+
+
+def test_a_key_that_moves_to_a_node_that_was_scanned_already_is_found(own: ClusterWorld) -> None:
+    store = own.store(0)
+    filled(own, store, 300)
+    target, source = own.cluster.nodes[0], own.cluster.nodes[1]
+    with own.cluster.nodes[1].client() as client:
+        here = sorted(client.scan_iter(match=f"{own.name}:*", count=100_000))
+    nodes = Nodes.reach(own.connector().access, "test", 5)
+    nodes.open()
+    sweep = ClusterSweep(nodes, entry(own).spaces())
+    late = Address(source.host, source.port)
+    scan = sweep._scans.pop(late)
+    seen: set[bytes] = set()
+    while any(not other.done for other in sweep._scans.values()):
+        seen |= set(sweep.page())
+    assert not seen & set(here)
+    for key in here[:5]:
+        own.cluster.move_slot(slot_of(key), target)
+    own.cluster.run(target, "CLUSTER", "SETSLOT", slot_of(here[5]), "IMPORTING", own.cluster.id_of(source))
+    own.cluster.run(source, "CLUSTER", "SETSLOT", slot_of(here[5]), "MIGRATING", own.cluster.id_of(target))
+    own.cluster.run(source, "MIGRATE", target.host, target.port, here[5], 0, 10_000)
+    sweep._scans[late] = scan
+    while not sweep.done:
+        seen |= set(sweep.page())
+    own.cluster.move_slot(slot_of(here[5]), target)
+    nodes.close()
+    assert seen == {own.key(str(n)) for n in range(300)}
 
 
 def test_an_op_of_every_verb_in_one_batch(world: ClusterWorld) -> None:

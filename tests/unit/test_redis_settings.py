@@ -74,6 +74,13 @@ def test_the_name_of_redis_s_own_connector_for_expiry_is_taken() -> None:
         ({"unavailable.value.placeholder": "hex:1"}, "hexadecimal"),
         ({"redis.type": "JSON"}, "HASH"),
         ({"redis.cluster": "yes please"}, "boolean"),
+        ({"redis.uri": "redis://a,b"}, r"set redis\.cluster\.enabled"),
+        ({"redis.uri": "redis://a:x,b", "redis.cluster.enabled": "true"}, "not a Redis URI"),
+        ({"redis.uri": "redis://a,,b", "redis.cluster.enabled": "true"}, "not a Redis URI"),
+        ({"redis.uri": "redis://a,b/3", "redis.cluster.enabled": "true"}, "database 0 alone"),
+        ({"redis.uri": "unix:///x", "redis.cluster.enabled": "true"}, "must name nodes"),
+        ({"redis.uri": "redis+sentinel://a/m", "redis.cluster.enabled": "true"}, "sentinels"),
+        ({"redis.cluster.tombstone.ttl.ms": "0"}, "greater than or equal to 1000"),
         ({"redis.ttl": "0"}, "greater than or equal to 1"),
         ({"redis.kye": "x"}, "Extra inputs"),
         ({"errors.tolerance": "some"}, "none"),
@@ -82,6 +89,18 @@ def test_the_name_of_redis_s_own_connector_for_expiry_is_taken() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, str], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         connector(properties=settings)
+
+
+@pytest.mark.parametrize("name", ["redis.cluster.enabled", "redis.cluster"])
+def test_a_cluster_is_named_by_some_of_its_nodes(name: str) -> None:
+    uri = "rediss://u:p%2Cw@a:7000,b,[::1]:7002/0"
+    access = connector(redis_uri=uri, properties={name: "true"}).access
+    assert access.seeds == (("a", 7000), ("b", 6379), ("::1", 7002))
+    assert (access.options["username"], access.options["password"]) == ("u", "p,w")
+    assert "p,w" not in repr(access)
+    one, other = (connector(redis_uri=f"redis://{nodes}", properties={name: "true"}) for nodes in ("a,b", "b,a"))
+    assert one.access.keyspace == other.access.keyspace
+    assert connector(redis_uri="redis://a,b", properties={name: "true"}).access.at("c", 1).options["host"] == "c"
 
 
 def test_a_uri_that_does_not_parse_is_not_repeated() -> None:

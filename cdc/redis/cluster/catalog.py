@@ -14,7 +14,7 @@ from typing import Final
 from cdc.mirror.store import GuardLost
 from cdc.mirror.tables import TableEntry, Tables
 from cdc.redis.cluster.library import advance
-from cdc.redis.cluster.nodes import Call, Nodes
+from cdc.redis.cluster.nodes import Nodes
 from cdc.redis.cluster.slots import slot_of
 from cdc.redis.connection import Argument
 from cdc.redis.fence import TABLES, forget, table_field
@@ -62,7 +62,7 @@ class Catalog:
         changes: list[Argument] = []
         for field, text in fresh.items():
             changes += (field, self._fields.get(field, b""), text)
-        [answer] = nodes.run([Call(_SLOT, advance(TABLES, changes))])
+        [answer] = nodes.run([(_SLOT, advance(TABLES, changes))])
         if isinstance(answer, Exception):
             raise nodes.failed(answer, _SLOT, "storing what is known of the tables")
         if answer != 1:

@@ -22,6 +22,7 @@ _NEEDS: Final = Needs(
     (
         *(("SCAN", "0"), ("INFO",), ("ASKING",), ("FUNCTION", "LOAD", ""), ("FCALL", "f", "0")),
         *(("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES")),
+        ("CLUSTER", "GETKEYSINSLOT", "0", "1"),
     ),
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import hiredis
 
@@ -30,11 +30,8 @@ _PAUSE_S: Final = 0.02
 _LOST_LIBRARY: Final = "Function not found"
 
 
-class Call(NamedTuple):
-    """A packed command, and the slot of its keys."""
-
-    slot: int
-    data: bytes
+Call = tuple[int, bytes]
+"""The slot of a command's keys, and the command, packed. A plain tuple, for there is one for each row."""
 
 
 class Nodes:
@@ -55,6 +52,11 @@ class Nodes:
         """The nodes of the cluster that settings name, over connections called ``name``."""
         seeds = [Address(*seed) for seed in access.seeds]
         return cls(lambda address: access.at(*address).wire(name), seeds, patience)
+
+    @property
+    def is_open(self) -> bool:
+        """There are connections."""
+        return bool(self._wires)
 
     @property
     def pending(self) -> bool:
@@ -86,7 +88,8 @@ class Nodes:
         return True
 
     def _look(self) -> Topology:
-        return survey(self._connect, self._seeds, self._wires)
+        known = (*self._seeds, *(address for address in self.topology.primaries if address not in self._seeds))
+        return survey(self._connect, known, self._wires)
 
     def _ready(self, address: Address) -> None:
         """Connect to a primary, if not done, and load the functions, if they are not there."""
@@ -105,14 +108,14 @@ class Nodes:
         """Send calls, each to who has its slot. `receive` comes before the next `send`."""
         owners = self.topology.owners
         numbers: dict[Address, list[int]] = {}
-        for number, call in enumerate(calls):
-            owner = owners[call.slot]
+        for number, (slot, _) in enumerate(calls):
+            owner = owners[slot]
             if owner in numbers:
                 numbers[owner].append(number)
             else:
                 numbers[owner] = [number]
         for address, mine in numbers.items():
-            self._wires[address].send(b"".join([calls[number].data for number in mine]))
+            self._wires[address].send(b"".join([calls[number][1] for number in mine]))
         self._sent = calls, list(numbers.items())
 
     def receive(self) -> list[Any]:
@@ -148,7 +151,7 @@ class Nodes:
     def one(self, key: bytes, *command: Argument) -> Any:
         """The reply to one command about ``key``. An error reply is raised."""
         slot = slot_of(key)
-        [answer] = self.run([Call(slot, pack(command))])
+        [answer] = self.run([(slot, pack(command))])
         if isinstance(answer, hiredis.ReplyError):
             raise self._failed(answer, self.topology.owners[slot], str(command[0]))
         return answer
@@ -163,6 +166,12 @@ class Nodes:
             if isinstance(answer, hiredis.ReplyError):
                 raise self._failed(answer, address, str(command[0]))
         return answers
+
+    def ask(self, address: Address, *command: Argument) -> Any:
+        """The reply of one node. An error reply is raised."""
+        if address not in self._wires:  # a node that is to get its first slot
+            self._ready(address)
+        return self.of({address: command})[address]
 
     def of(self, commands: dict[Address, tuple[Argument, ...]]) -> dict[Address, Any]:
         """The replies of some primaries, each to a command of its own. An error reply is raised."""
@@ -190,11 +199,11 @@ class Nodes:
             left: list[tuple[int, Address, str]] = []
             for number, asked, code in redirected:
                 ask = code == "ASK"
-                target = _target(answers[number], asked) if ask else owners[calls[number].slot]
+                target = _target(answers[number], asked) if ask else owners[calls[number][0]]
                 if target not in self._wires:  # a node that is to get its first slot
                     self._ready(target)
                 wire = self._wires[target]
-                wire.send((_ASKING if ask else b"") + calls[number].data)
+                wire.send((_ASKING if ask else b"") + calls[number][1])
                 if ask:
                     wire.reply()
                 answer = answers[number] = wire.reply()
@@ -229,7 +238,7 @@ class Nodes:
         return RetriableError(f"the functions of the guard are gone from Redis at {address}; they are loaded again")
 
     def close(self) -> None:
-        """Close all connections. Never raises."""
+        """Close all connections; `open` makes new ones, to who is known by now too. Never raises."""
         for wire in self._wires.values():
             wire.close()
         self._wires.clear()

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 
-__all__ = ["SLOTS", "WITNESS_RANGES", "Address", "Range", "Topology", "fence_key", "slot_of", "tag_within"]
+__all__ = ["SLOTS", "WITNESS_RANGES", "Address", "Range", "Topology", "place", "slot_of", "tag_within"]
 
 SLOTS: Final = 16384
-_FENCE: Final = b"__cdc:gone:"
 
 _WIDTH: Final = 512
 WITNESS_RANGES: Final = tuple((first, first + _WIDTH - 1) for first in range(0, SLOTS, _WIDTH))
@@ -29,18 +28,19 @@ def slot_of(key: bytes) -> int:
     return crc_hqx(key, 0) & 16383
 
 
-def fence_key(row: bytes) -> bytes:
-    """Where the fence of a row is, in the row's slot.
+def place(row: bytes) -> tuple[int, bytes]:
+    """The slot of a row, and where its fence is, which is in the same one.
 
     The braces make the whole row key the hash tag. A row key that has a tag of its own lends it; one with other braces
     would end ours too early, and gets a number that happens to have its slot.
     """
     if b"}" not in row:
-        return b"%b{%b}" % (_FENCE, row)
+        return crc_hqx(row, 0) & 16383, b"__cdc:gone:{%b}" % row
+    slot = slot_of(row)
     start = row.find(b"{")
     end = row.find(b"}", start + 1) if start >= 0 else -1
-    tag = row[start + 1 : end] if end > start + 1 else tag_within(slot := slot_of(row), slot)
-    return b"%b{%b}:%b" % (_FENCE, tag, row)
+    tag = row[start + 1 : end] if end > start + 1 else tag_within(slot, slot)
+    return slot, b"__cdc:gone:{%b}:%b" % (tag, row)
 
 
 @lru_cache(maxsize=SLOTS)

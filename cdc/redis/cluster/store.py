@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 import hiredis
+import structlog
 
 from cdc.errors import CdcError
 from cdc.mirror.keys import KeySpace
@@ -25,15 +26,17 @@ from cdc.mirror.tables import TableEntry, Tables
 from cdc.redis.cluster.catalog import Catalog
 from cdc.redis.cluster.library import IN_PART, change
 from cdc.redis.cluster.nodes import Call, Nodes
-from cdc.redis.cluster.slots import fence_key, slot_of
+from cdc.redis.cluster.slots import place, slot_of
 from cdc.redis.cluster.sweeps import ClusterSweep
 from cdc.redis.cluster.truncate import Truncates
-from cdc.redis.cluster.versions import foreign_source, version
+from cdc.redis.cluster.versions import foreign_source, suffix, version
 from cdc.redis.cluster.witnesses import Witnesses
 from cdc.redis.connection import pack
 from cdc.redis.errors import classify
 
 __all__ = ["ClusterStore"]
+
+_log = structlog.get_logger(__name__)
 
 _PAGES: Final = 4
 """Pages of keys of each primary that are looked at in one `ClusterStore.advance`."""
@@ -50,11 +53,10 @@ class ClusterStore:
         """``ttl`` of rows in seconds, ``fence_ttl`` of deletes in milliseconds. ``nodes`` makes connections."""
         self.capabilities = capabilities
         self._connector = connector
-        self._make_nodes = nodes
         self._ttl = ttl
         self._fence_ttl = fence_ttl
-        self._nodes: Nodes | None = None
-        self._control: Nodes | None = None
+        self._nodes = nodes()
+        self._control = nodes()
         self._catalog = Catalog(connector)
         self._witnesses: Witnesses | None = None
         self._topology: object = None
@@ -76,7 +78,7 @@ class ClusterStore:
             self.close()
         self._forget()
         with self._closing():
-            nodes = self._nodes = self._nodes or self._make_nodes()
+            nodes = self._nodes
             nodes.open()
             self._catalog.load(nodes)
             witnesses = Witnesses(nodes, self._connector, partitions)
@@ -109,16 +111,20 @@ class ClusterStore:
             self._batch = batch
 
     def _changes(self, batch: Batch) -> Iterator[Call]:
+        """One call for each change. Once for every row: no more is done than must be."""
         ttl = b"" if self._ttl is None else self._ttl
         fence_ttl = self._fence_ttl
         versions = batch.versions or {}
-        nowhere = (b"", b"")
+        suffixes = {source: suffix(source) for source in {source for source, _ in versions.values()}}
         for key, op in batch.ops.items():
-            source, position = versions.get(key, nowhere)
-            if not source:
+            source, position = versions[key]
+            if source:
+                written = position + suffixes[source]
+            else:
                 partition = batch.sources[op[3]]
-                source, position = foreign_source(partition, self._topic_ids.get(partition)), b"%020d" % op[4]
-            yield Call(slot_of(key), change(key, fence_key(key), op, version(source, position), ttl, fence_ttl))
+                written = version(foreign_source(partition, self._topic_ids.get(partition)), b"%020d" % op[4])
+            slot, fence = place(key)
+            yield slot, change(key, fence, op, written, ttl, fence_ttl)
 
     def settle(self) -> Sequence[Refusal]:
         batch, self._batch = self._batch, None
@@ -132,12 +138,14 @@ class ClusterStore:
             self._followed(nodes, witnesses)
             outcomes = answers[self._stored :]
             refusals = () if set(outcomes) <= _OUTCOMES else self._judge(nodes, batch, outcomes)
+            # The next batch says that the refusals of the last one were seen.
+            witnesses.reach({partition: _seen(stored) for partition, stored in self._unseen.items()})
+            self._unseen = {}
             if refusals:
                 self._unseen = dict(batch.offsets)
                 witnesses.reach(batch.offsets)
                 witnesses.write()
             else:
-                self._unseen = {}
                 witnesses.reach({partition: _seen(stored) for partition, stored in batch.offsets.items()})
         return refusals
 
@@ -147,6 +155,12 @@ class ClusterStore:
         for (key, op), outcome in zip(batch.ops.items(), outcomes, strict=True):
             if outcome == IN_PART:
                 self.in_part += 1
+                if self.in_part & (self.in_part - 1) == 0:  # told ever more rarely
+                    _log.warning(
+                        "changes of some columns of rows that are not there are left out",
+                        changes=self.in_part,
+                        key=key.decode("utf-8", "replace"),
+                    )
             elif isinstance(outcome, hiredis.ReplyError):
                 if classify(outcome) is not Verdict.REJECT:
                     raise nodes.failed(outcome, slot_of(key), f"writing the key {key!r}")
@@ -179,7 +193,7 @@ class ClusterStore:
             witnesses.follow()
 
     def _guarded(self) -> tuple[Nodes, Witnesses]:
-        if self._nodes is None or self._witnesses is None:
+        if self._witnesses is None:
             raise GuardLost("no guard is in place")
         return self._nodes, self._witnesses
 
@@ -189,7 +203,7 @@ class ClusterStore:
         try:
             yield
         except GuardLost:
-            if self._nodes is not None and self._nodes.pending:
+            if self._nodes.pending:
                 self.close()
             self._forget()
             raise
@@ -204,9 +218,7 @@ class ClusterStore:
         self._expiring = []
         self._look_for_expiring = False
         self._truncates = Truncates(self._second, self._truncated_at, self._fence_ttl)
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        self._control.close()
 
     # --- truncates and expiry ----------------------------------------------------------------------------
 
@@ -250,10 +262,10 @@ class ClusterStore:
         for _ in range(_PAGES):
             if sweep.done:
                 break
-            calls = [Call(slot_of(key), pack(("PERSIST", key))) for key in sweep.page()]
-            for call, answer in zip(calls, nodes.run(calls), strict=True):
+            calls = [(slot_of(key), pack(("PERSIST", key))) for key in sweep.page()]
+            for (slot, _), answer in zip(calls, nodes.run(calls), strict=True):
                 if isinstance(answer, hiredis.ReplyError):
-                    raise nodes.failed(answer, call.slot, "removing the expiry of rows")
+                    raise nodes.failed(answer, slot, "removing the expiry of rows")
         if not sweep.done:
             return
         now = self._catalog.tables.get(self._connector, entry.topic) or entry
@@ -261,15 +273,12 @@ class ClusterStore:
         self._expiring.pop(0)
 
     def _second(self) -> Nodes:
-        if self._control is None:
-            self._control = self._make_nodes()
+        if not self._control.is_open:
             self._control.open()
         return self._control
 
     def close(self) -> None:
-        if self._nodes is not None:
-            self._nodes.close()
-            self._nodes = None
+        self._nodes.close()
         self._forget()
 
 

@@ -17,7 +17,7 @@ from cdc.mirror.keys import KeySpace
 from cdc.mirror.store import Arrival, Partition, Verdict
 from cdc.redis.cluster.library import remove
 from cdc.redis.cluster.nodes import Call, Nodes
-from cdc.redis.cluster.slots import fence_key, slot_of
+from cdc.redis.cluster.slots import place
 from cdc.redis.cluster.sweeps import ClusterSweep
 from cdc.redis.errors import classify
 
@@ -73,8 +73,11 @@ class Truncates:
 
     def _remove(self, keys: Sequence[bytes], version: bytes) -> None:
         nodes = self._nodes()
-        calls = [Call(slot_of(key), remove(key, fence_key(key), version, self._fence_ttl)) for key in keys]
-        for call, answer in zip(calls, nodes.run(calls), strict=True):
+        calls: list[Call] = []
+        for key in keys:
+            slot, fence = place(key)
+            calls.append((slot, remove(key, fence, version, self._fence_ttl)))
+        for (slot, _), answer in zip(calls, nodes.run(calls), strict=True):
             # A key of another type is none of ours, and stays.
             if isinstance(answer, hiredis.ReplyError) and classify(answer) is not Verdict.REJECT:
-                raise nodes.failed(answer, call.slot, "removing the rows of a truncated table")
+                raise nodes.failed(answer, slot, "removing the rows of a truncated table")

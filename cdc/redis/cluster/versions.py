@@ -13,7 +13,7 @@ from typing import Final
 
 from cdc.mirror.store import Partition
 
-__all__ = ["VERSION_FIELD", "foreign_source", "version"]
+__all__ = ["VERSION_FIELD", "foreign_source", "suffix", "version"]
 
 VERSION_FIELD: Final = b"__cdc:version"
 """The field of a row's hash that has its version, the only one that is no column."""
@@ -24,7 +24,7 @@ hash compact (``hash-max-listpack-value``)."""
 
 def version(source: bytes, position: bytes) -> bytes:
     """The version of a record whose headers have its position."""
-    return position + _suffix(source)
+    return position + suffix(source)
 
 
 def foreign_source(partition: Partition, topic_id: str | None) -> bytes:
@@ -33,5 +33,6 @@ def foreign_source(partition: Partition, topic_id: str | None) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _suffix(source: bytes) -> bytes:
+def suffix(source: bytes) -> bytes:
+    """What stands behind the position in the versions of a source."""
     return b" " + (source if len(source) <= _LONGEST else blake2b(source, digest_size=10).hexdigest().encode())

@@ -41,10 +41,12 @@ def partition_field(partition: Partition) -> bytes:
 
 
 def least(values: Collection[bytes | None]) -> StoredOffset | None:
-    """The offset to go on from, given what each witness says; ``None`` is the beginning."""
+    """The offset to go on from, given what each witness says; ``None`` is the beginning. Of those that say the same,
+    one by which the outcome of the last batch was not seen."""
     if None in values:
         return None
-    return min((StoredOffset.decode(value) for value in values if value is not None), key=lambda stored: stored.next)
+    said = (StoredOffset.decode(value) for value in values if value is not None)
+    return min(said, key=lambda stored: (stored.next, stored.previous is None))
 
 
 def witnessed(
@@ -89,14 +91,14 @@ class Witnesses:
 
     def calls(self) -> list[Call]:
         """The calls that write what is due. `settle` judges their replies."""
-        calls = []
+        calls: list[Call] = []
         for tag, held in self._held.items():
             changes: list[Argument] = []
             for partition, value in self._due.items():
                 field = self._fields[partition]
                 changes += (field, held[field] or b"", value)
             key = witness_key(tag, self._connector)
-            calls.append(Call(slot_of(key), advance(key, changes)))
+            calls.append((slot_of(key), advance(key, changes)))
         return calls
 
     def settle(self, answers: Collection[object]) -> None:
@@ -134,14 +136,14 @@ class Witnesses:
             for field, value in said.items():
                 changes += (field, found[field] or b"", value)
             key = witness_key(tag, self._connector)
-            if changes and self._nodes.run([Call(slot_of(key), advance(key, changes))]) != [1]:
+            if changes and self._nodes.run([(slot_of(key), advance(key, changes))]) != [1]:
                 raise GuardLost("another task writes the offsets of a new primary")
             self._held[tag] = {**found, **said}
 
     def _read(self, tags: Collection[bytes]) -> dict[bytes, dict[bytes, bytes | None]]:
         keys = {tag: witness_key(tag, self._connector) for tag in tags}
         fields = list(self._fields.values())
-        calls = [Call(slot_of(key), pack(("HMGET", key, *fields))) for key in keys.values()]
+        calls = [(slot_of(key), pack(("HMGET", key, *fields))) for key in keys.values()]
         held = {}
         for (tag, key), answer in zip(keys.items(), self._nodes.run(calls), strict=True):
             if isinstance(answer, hiredis.ReplyError):
