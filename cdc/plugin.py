@@ -78,8 +78,8 @@ class ConnectorConfig(BaseModel):
     errors_retry_timeout: int = Field(
         default=0,
         ge=-1,
-        description="Milliseconds for which a record that a transform or converter says may be tried again is; -1 for "
-        "ever. What is away (Kafka, Redis, the registry) is waited for without end.",
+        description="Milliseconds for which a record that a transform says may be tried again is; -1 for ever. What is "
+        "away (Kafka, Redis, the registry) is waited for without end.",
     )
     errors_retry_delay_max_ms: int = Field(
         default=60_000, ge=1, description="Longest pause between two such attempts; the first is 300 ms, doubled then."

@@ -67,9 +67,8 @@ class ErrorPolicy:
             self.letters += 1
         else:
             self.skipped += 1
-        self._last = letter.at, f"{letter.topic}[{letter.partition}] offset {letter.offset}: {cause}"
-        if letter.offset < 0:
-            self._last = letter.at, f"{letter.topic}: {cause}"
+        place = letter.topic if letter.offset < 0 else f"{letter.topic}[{letter.partition}] offset {letter.offset}"
+        self._last = letter.at, f"{place}: {cause}"
         if self._config.errors_log_enable or not self.queue:
             _log.warning(
                 "a record is at fault",
