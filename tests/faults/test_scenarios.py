@@ -118,6 +118,28 @@ def test_an_embedded_registry_that_is_wiped_stops_by_name_and_goes_on_when_resto
         stage.prove()
 
 
+def test_a_topic_that_is_deleted_stops_by_name(servers: Servers, proxies: Ways) -> None:
+    with streaming(servers, proxies, 105) as stage:
+        source: Any = next(spec.connector.config for spec in stage.bridge.config.connectors if spec.kind == "source")
+        topic = source.topic("public", stage.histories[0].tables[0].name)
+        begun = time.monotonic()
+        delete_topic(servers, topic)
+        playing = stage.play(stage.histories[0].phases[2], lambda: 0.1)
+        stage.bridge.wait_for(
+            "a task says that the topic is gone, and what to do",
+            lambda: any(
+                topic in error and "Remedy: " in error
+                for error in (
+                    str(stage.bridge.task(name, number).get("error", ""))
+                    for name, number in ((stage.name, 0), (SINK, 0), (SINK, 1))
+                )
+            ),
+            PATIENCE_S,
+        )
+        LEDGER.note("topic deleted: told", time.monotonic() - begun)
+        playing.join()
+
+
 def records(servers: Servers, topic: str) -> list[tuple[bytes | None, bytes | None]]:
     """Keys and values of a topic of one partition."""
     settings = {"bootstrap.servers": servers.kafka.bootstrap_servers, "group.id": "keeper"}
