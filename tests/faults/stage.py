@@ -274,6 +274,13 @@ class Stage:
         """Begin to play transactions."""
         return Played(self.servers, transactions, pause).start()
 
+    def execute(self, *statements: str) -> None:
+        """Change tables, past the proxies; what is to be equal is described anew after it."""
+        with self.servers.connect() as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+        self._equality = None
+
     def touch(self) -> int:
         """One more change, of the table of marks; its number."""
         self._marks += 1

@@ -204,9 +204,10 @@ def test_an_external_registry_that_is_away_when_schemas_are_new(
         worker = {"schema.registry.url": f"http://{registry.endpoint}", "schema.registry.http.read.timeout.ms": 3000}
         with streaming(servers, proxies, seed, worker=worker) as stage:
             fault(registry)
-            with servers.connect() as connection:
-                connection.execute("create table late (id int primary key, version bigint not null)")
-                connection.execute("insert into late select i, i from generate_series(1, 50) i")
+            stage.execute(
+                "create table late (id int primary key, version bigint not null)",
+                "insert into late select i, i from generate_series(1, 50) i",
+            )
             play(stage, 2)
             time.sleep(random.Random(seed).uniform(2, 4))
             registry.lift()
