@@ -16,7 +16,7 @@ from typing import Any, Final
 import redis
 
 from bench.bridge import PATIENCE_SECONDS
-from tests.faults.stage import SINK, SINK_TASKS, Stage
+from tests.faults.stage import SINK, SINK_TASKS, WAYS, Stage
 from tests.proxy import Direction, Proxy, Tripwire
 
 __all__ = ["FAULTS", "NOT_LOADED", "Fault"]
@@ -267,7 +267,6 @@ def _act_kill(connector: str, number: int | None) -> Callable[[Stage, Proxy, ran
     return made
 
 
-_WAYS: Final = ("Postgres", "Kafka (source)", "Kafka (sink)", "Redis")
 _SOURCE: Final = _act_kill("", 0)
 _SINK: Final = _act_kill(SINK, None)
 
@@ -296,11 +295,11 @@ FAULTS: Final[dict[str, tuple[float, Fault]]] = {
     "maxmemory": (2, maxmemory),
     "READONLY": (2, readonly),
     "FLUSHALL": (1, flushall),
-    **{f"cut: {way}": (3, _cut(way)) for way in _WAYS},
-    **{f"slow: {way}": (1, _slow(way)) for way in _WAYS},
-    **{f"half-open: {way}": (1, _half_open(way)) for way in _WAYS},
-    **{f"black hole: {way}": (1, _black_hole(way)) for way in _WAYS},
-    **{f"refused: {way}": (1.5, _refused(way)) for way in _WAYS},
+    **{f"cut: {way}": (3, _cut(way)) for way in WAYS},
+    **{f"slow: {way}": (1, _slow(way)) for way in WAYS},
+    **{f"half-open: {way}": (1, _half_open(way)) for way in WAYS},
+    **{f"black hole: {way}": (1, _black_hole(way)) for way in WAYS},
+    **{f"refused: {way}": (1.5, _refused(way)) for way in WAYS},
     "cut after n WAL messages": (3, _tripped("Postgres", "down", _act_cut)),
     "kill -9: source task, after n WAL messages": (3, _tripped("Postgres", "down", _SOURCE)),
     "kill -9: source task, after n requests to Kafka": (2, _tripped("Kafka (source)", "up", _SOURCE)),

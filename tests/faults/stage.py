@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -36,6 +36,7 @@ NAME: Final = "shop"
 SINK: Final = "cache"
 PATIENCE_S: Final = 180.0
 SINK_TASKS: Final = 2
+WAYS: Final = ("Postgres", "Kafka (source)", "Kafka (sink)", "Redis")
 
 Statements = list[sql.Composed]
 
@@ -50,12 +51,7 @@ class Ways:
     redis: Proxy
 
     def named(self) -> dict[str, Proxy]:
-        return {
-            "Postgres": self.postgres,
-            "Kafka (source)": self.source_kafka,
-            "Kafka (sink)": self.sink_kafka,
-            "Redis": self.redis,
-        }
+        return dict(zip(WAYS, (self.postgres, self.source_kafka, self.sink_kafka, self.redis), strict=True))
 
     def lift(self) -> None:
         for proxy in self.named().values():
@@ -168,17 +164,30 @@ class Stage:
         source_properties: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         sink_tasks: int = SINK_TASKS,
+        proxied: Collection[str] = WAYS,
+        watched: bool = True,
     ) -> None:
+        """``proxied`` are the ways that pass their proxy, ``watched`` whether readers look on: both cost throughput."""
         self.servers, self.ways, self.name = servers, proxies, name
+        self._watched = watched
         self.histories = histories
         self._statements = tables
         self._marks = 0
         self._equality: Equality | None = None
+        self._look_seconds = 0.0
         self.lost = 0
         """Keys that differed at the last look."""
         self._stack = ExitStack()
         self._make_tables()
-        port = {"database.port": proxies.postgres.port, "database.sslmode": "disable"}
+        redis_port = proxies.redis.port if "Redis" in proxied else servers.redis.port
+        by_source, by_sink = (
+            proxy.endpoint if way in proxied else servers.kafka.bootstrap_servers
+            for way, proxy in (("Kafka (source)", proxies.source_kafka), ("Kafka (sink)", proxies.sink_kafka))
+        )
+        port = {
+            "database.port": proxies.postgres.port if "Postgres" in proxied else servers.postgres.port,
+            "database.sslmode": "disable",
+        }
         properties = {
             "topic.prefix": name,
             "table.include.list": r"public\..*",
@@ -195,15 +204,15 @@ class Stage:
                 "tasks.max": sink_tasks,
                 "topics.regex": rf"{name}\.public\..*",
                 "redis.key": f"{name}:{{table}}:{{pk}}",
-                "redis.uri": servers.redis.url.replace(f":{servers.redis.port}", f":{proxies.redis.port}"),
+                "redis.uri": servers.redis.url.replace(f":{servers.redis.port}", f":{redis_port}"),
                 "redis.timeout.ms": 3000,
                 "topics.refresh.ms": 500,
-                "consumer.override.bootstrap.servers": proxies.sink_kafka.endpoint,
-                "admin.override.bootstrap.servers": proxies.sink_kafka.endpoint,
+                "consumer.override.bootstrap.servers": by_sink,
+                "admin.override.bootstrap.servers": by_sink,
             },
         }
         settings = {
-            "bootstrap.servers": proxies.source_kafka.endpoint,
+            "bootstrap.servers": by_source,
             "topic.creation.default.partitions": PARTITIONS,
             "offset.storage.partitions": 3,
             "task.restart.backoff.initial.ms": 100,
@@ -232,8 +241,9 @@ class Stage:
             stack.callback(self._drop)
             stack.callback(self._client.close)
             stack.callback(self.ways.lift)
-            stack.enter_context(self.watcher)
-            stack.enter_context(self.follower)
+            if self._watched:
+                stack.enter_context(self.watcher)
+                stack.enter_context(self.follower)
             stack.enter_context(self.bridge)
             self._stack = stack.pop_all()
         return self
@@ -303,15 +313,17 @@ class Stage:
         while different := self._look(equality):
             if time.monotonic() - begun > patience:
                 raise AssertionError("\n".join([*different[:10], "the worker's log:", self.log()]))
-            time.sleep(0.02)
+            time.sleep(max(0.02, self._look_seconds))  # a look at many rows must not take the time that they need
         return time.monotonic() - begun
 
     def _look(self, equality: Equality) -> list[str]:
+        begun = time.monotonic()
         try:
             different = equality.differences()
         except redis.RedisError as error:
             different = [f"Redis: {error}"]
         self.lost = len(different)
+        self._look_seconds = time.monotonic() - begun
         return different
 
     def _mark(self) -> int:

@@ -21,7 +21,7 @@ from bench.servers import Servers
 from cdc.operate.offsets import delete_offsets
 from cdc.operate.slots import reset_slot
 from tests.faults.ledger import LEDGER
-from tests.faults.stage import PATIENCE_S, Stage, Ways
+from tests.faults.stage import PATIENCE_S, SINK, Stage, Ways
 from tests.histories import History
 from tests.integration.registry_server import running_registry
 from tests.proxy import Proxy
