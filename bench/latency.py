@@ -9,14 +9,16 @@ is printed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bench.bridge import Bridge, redis_sink, source
 from bench.latency_processes import commit_at_rate, consume_rows, poll_rows
 from bench.mirror import prove_mirror, wait_applied
-from bench.result import Figures, Result, main, parser
+from bench.result import Figures, Result, delivery, main, parser
 from bench.servers import DATABASE, Servers
 
 TABLE: Final = "probe"
@@ -50,7 +52,7 @@ def figures_of(name: str, late: list[int]) -> Figures:
     }
 
 
-def run(servers: Servers, rate: int, count: int, warm_up: int) -> Figures:
+def run(servers: Servers, rate: int, count: int, warm_up: int, topic: str = TOPIC) -> Figures:
     """``count`` commits after ``warm_up`` others; the figures are of the former."""
     total = warm_up + count
     context = multiprocessing.get_context("spawn")
@@ -62,7 +64,7 @@ def run(servers: Servers, rate: int, count: int, warm_up: int) -> Figures:
         workers = [
             context.Process(target=poll_rows, args=(ready, results, host, port, TABLE, KEYS, total)),
             context.Process(
-                target=consume_rows, args=(ready, results, servers.kafka.bootstrap_servers, TOPIC, KEYS, total)
+                target=consume_rows, args=(ready, results, servers.kafka.bootstrap_servers, topic, KEYS, total)
             ),
             context.Process(target=commit_at_rate, args=(ready, results, dsn, TABLE, KEYS, rate, total)),
         ]
@@ -92,37 +94,49 @@ def run(servers: Servers, rate: int, count: int, warm_up: int) -> Figures:
     }
 
 
-def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
-    """All runs over one bridge that is streaming."""
-    servers.create_topic(TOPIC, arguments.partitions)
-    connectors = {
-        "w3": source(servers.postgres, DATABASE, [f"public.{TABLE}"], topic_prefix="w3"),
-        "w3-sink": redis_sink(servers.redis, [TOPIC]),
-    }
-    with servers.connect() as connection, servers.redis.client() as client:
+def table_filled(servers: Servers) -> None:
+    """Make the table, with its rows."""
+    with servers.connect() as connection:
         connection.execute(_CREATE)
         connection.execute(_FILL, [KEYS - 1])
-        settings = {
-            "workload": f"W3: {arguments.rows} single-row UPDATE commits at {arguments.rate}/s after "
-            f"{arguments.warm_up} to warm up, synchronous_commit=on, fsync on",
-            "partitions": arguments.partitions,
-            "delivery": "exactly once (Kafka transactions), consumers read_committed",
-            "runs": arguments.runs,
-        }
-        result = Result(settings)
-        with Bridge(
-            servers.kafka, connectors, password=servers.postgres.password, worker=dict(arguments.worker)
-        ) as bridge:
-            bridge.wait_streaming("w3")
-            bridge.wait_running("w3-sink")
-            for _ in range(arguments.runs):
-                wait_applied(servers, client, "w3-sink", [TOPIC], 60.0)
-                result.runs.append(run(servers, arguments.rate, arguments.rows, arguments.warm_up))
+
+
+@contextlib.contextmanager
+def w3_bridge(servers: Servers, prefix: str, partitions: int, worker: Mapping[str, str]) -> Iterator[Bridge]:
+    """A bridge that mirrors the table, streaming; its topics begin with ``prefix``, its sink is ``<prefix>-sink``."""
+    topic = f"{prefix}.public.{TABLE}"
+    servers.create_topic(topic, partitions)
+    connectors = {
+        prefix: source(servers.postgres, DATABASE, [f"public.{TABLE}"], topic_prefix=prefix),
+        f"{prefix}-sink": redis_sink(servers.redis, [topic]),
+    }
+    with Bridge(servers.kafka, connectors, password=servers.postgres.password, worker=worker) as bridge:
+        bridge.wait_streaming(prefix)
+        bridge.wait_running(f"{prefix}-sink")
+        yield bridge
+
+
+def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
+    """All runs over one bridge that is streaming."""
+    settings = {
+        "workload": f"W3: {arguments.rows} single-row UPDATE commits at {arguments.rate}/s after "
+        f"{arguments.warm_up} to warm up, synchronous_commit=on, fsync on",
+        "partitions": arguments.partitions,
+        "delivery": delivery(arguments.worker),
+        "runs": arguments.runs,
+    }
+    result = Result(settings)
+    table_filled(servers)
+    with (
+        w3_bridge(servers, "w3", arguments.partitions, dict(arguments.worker)) as bridge,
+        servers.redis.client() as client,
+    ):
+        for _ in range(arguments.runs):
             wait_applied(servers, client, "w3-sink", [TOPIC], 60.0)
-            rows = prove_mirror(bridge)
-            result.equal = (
-                f"{rows} rows of the table = hashes, after all runs; each commit was seen in Redis and in Kafka"
-            )
+            result.runs.append(run(servers, arguments.rate, arguments.rows, arguments.warm_up))
+        wait_applied(servers, client, "w3-sink", [TOPIC], 60.0)
+        rows = prove_mirror(bridge)
+        result.equal = f"{rows} rows of the table = hashes, after all runs; each commit was seen in Redis and in Kafka"
     return result
 
 

@@ -16,7 +16,7 @@ from bench.servers import Servers, servers
 from bench.topics import NotEqual
 from cdc.local import LocalServerError, MissingPart
 
-__all__ = ["Result", "main", "median", "parser"]
+__all__ = ["Result", "delivery", "main", "median", "parser"]
 
 Figures = Mapping[str, float]
 
@@ -51,6 +51,13 @@ def parser(description: str | None, *, rows: int, runs: int = 1) -> argparse.Arg
     )
     made.add_argument("--output", choices=["text", "json"], default="text")
     return made
+
+
+def delivery(worker: Sequence[tuple[str, str]]) -> str:
+    """How the source writes, in words."""
+    if dict(worker).get("exactly.once.source.support", "enabled") == "enabled":
+        return "exactly once (Kafka transactions), consumers read_committed"
+    return "at least once (idempotent producer)"
 
 
 def _property(text: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import Final
 from bench.bridge import Bridge, source
 from bench.ceilings import Receiver, receive
 from bench.machine import Meter, peak_rss_mib
-from bench.result import Figures, Result, main, parser
+from bench.result import Figures, Result, delivery, main, parser
 from bench.servers import DATABASE, Servers
 from bench.topics import end_offsets, prove_topic, read_topic
 from bench.workload import TABLE, Generated, Workload
@@ -80,27 +80,38 @@ def _confirmed(servers: Servers, slot: str, lsn: str) -> bool:
     return bool(row and row[0])
 
 
-def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
-    """All runs over one backlog."""
+def backlog(
+    servers: Servers, arguments: argparse.Namespace, count: int, ceilings: int = 0
+) -> tuple[Generated, list[dict[int, int]], float]:
+    """A backlog that ``count`` runs drain, each from a slot of its own, and ``ceilings`` readers beside them.
+
+    What was made, where each run's topic begins, and the seconds that it took.
+    """
     window = max(3_000, arguments.rows // 10)
     with servers.connect() as connection:
         workload = Workload(connection, arguments.size)
         workload.create()
         workload.fill(window)
-        for number in range(arguments.runs):
+        for number in range(count):
             name = f"w1_{number}"
             servers.create_topic(f"{name}.public.{TABLE}", arguments.partitions)
             with _bridge(servers, number, arguments.worker) as bridge:
                 bridge.wait_streaming(name)
+        for number in range(ceilings):
             connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [f"ceiling_{number}"])
-        since = {n: end_offsets(servers, f"w1_{n}.public.{TABLE}") for n in range(arguments.runs)}
+        since = [end_offsets(servers, f"w1_{n}.public.{TABLE}") for n in range(count)]
         begun = time.monotonic()
         generated = workload.generate(arguments.rows)
-        made = time.monotonic() - begun
+        return generated, since, time.monotonic() - begun
+
+
+def measure(servers: Servers, arguments: argparse.Namespace) -> Result:
+    """All runs over one backlog."""
+    generated, since, made = backlog(servers, arguments, arguments.runs, arguments.runs)
     settings = {
         "workload": f"W1: {generated.changes} changes, a third each, 300 a transaction, {arguments.size} B rows",
         "partitions": arguments.partitions,
-        "delivery": "exactly once (Kafka transactions)",
+        "delivery": delivery(arguments.worker),
         "runs": arguments.runs,
     }
     result = Result(settings, notes=[f"the backlog was made in {made:.1f} s by one session"])
