@@ -160,7 +160,8 @@ def endure(stage: Stage, name: str, fault: contextlib.AbstractContextManager[Any
     assert len(streaming) == 1
     with Load(servers, rows, size) as load, fault:
         time.sleep(AWAY_S)
-        assert walsenders(servers) == streaming
+        # The same, or none: a source may also let go of the stream until its broker is back.
+        assert set(walsenders(servers)) <= set(streaming)
     assert load.bytes > 2 * (GROWTH_MIB * (1 << 20)) or AWAY_S < 55, "too little load to show a bound"
     heal = stage.settle(600)
     LEDGER.note(f"{name} under load", heal)
