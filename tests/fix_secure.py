@@ -102,6 +102,7 @@ def grants(prefix: str, group: str, sink: str) -> list[AclBinding]:
         (ResourceType.TOPIC, "_schemas", ResourcePatternType.LITERAL): own,
         (ResourceType.TRANSACTIONAL_ID, f"{group}-", ResourcePatternType.PREFIXED): "DESCRIBE WRITE",
         (ResourceType.GROUP, f"connect-{sink}", ResourcePatternType.LITERAL): "DESCRIBE READ",
+        (ResourceType.GROUP, "cdc-", ResourcePatternType.PREFIXED): "DESCRIBE",
     }
     return [
         AclBinding(kind, name, pattern, f"User:{PRINCIPAL}", "*", AclOperation[right], AclPermissionType.ALLOW)

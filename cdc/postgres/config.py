@@ -44,11 +44,17 @@ class PostgresConfig(SnapshotSettings):
     database_password: SecretStr = Field(default=SecretStr(""), description="Password of the role.")
     database_dbname: str = Field(description="Database to read.")
     database_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
-        default="prefer", description="libpq's sslmode."
+        default="prefer",
+        description="libpq's sslmode. Only verify-full proves who the server is; prefer falls back to no encryption.",
     )
-    database_sslrootcert: str = Field(default="", description="File with the certificate authorities to trust.")
+    database_sslrootcert: str = Field(
+        default="", description="File with the certificate authorities to trust (PEM); system: the system's."
+    )
     database_sslcert: str = Field(default="", description="File with the client certificate.")
     database_sslkey: str = Field(default="", description="File with the client's private key.")
+    database_sslpassword: SecretStr = Field(
+        default=SecretStr(""), description="Password of the client's private key, if it has one."
+    )
 
     topic_prefix: str = Field(
         pattern=r"^[A-Za-z0-9._\-]+$", description="First part of every topic: <topic.prefix>.<schema>.<table>."
@@ -371,5 +377,6 @@ class PostgresConfig(SnapshotSettings):
             "sslrootcert": self.database_sslrootcert,
             "sslcert": self.database_sslcert,
             "sslkey": self.database_sslkey,
+            "sslpassword": self.database_sslpassword.get_secret_value(),
         }
         return {name: value for name, value in parameters.items() if value}

@@ -42,6 +42,37 @@ _PERMANENT_STATES: Final = {
 }
 
 
+_AUTHORITY: Final = "set database.sslrootcert to the file with the certificate of the authority that signed it"
+_OWN_CERTIFICATE: Final = "set database.sslcert and database.sslkey to a certificate that the server trusts"
+_REFUSALS: Final = (
+    ("password authentication failed", _PERMANENT_STATES["28"]),
+    ("no password supplied", "set database.password"),
+    (
+        "no pg_hba.conf entry",
+        "add an entry for this host, role and database to pg_hba.conf (hostssl fits TLS only)",
+    ),
+    ("certificate verify failed", _AUTHORITY),
+    ("root certificate file", _AUTHORITY),
+    ("could not read root certificate", _AUTHORITY),
+    ("does not match host name", "name the server in database.hostname as its certificate does"),
+    ("server does not support ssl", "set ssl = on in postgresql.conf, or another database.sslmode"),
+    ("certificate authentication failed", "use a certificate whose CN is the role, or map it in pg_ident.conf"),
+    ("requires a valid client certificate", _OWN_CERTIFICATE),
+    ("certificate required", _OWN_CERTIFICATE),
+    ("unknown ca", _OWN_CERTIFICATE),
+    ("bad certificate", _OWN_CERTIFICATE),
+    ("certificate unknown", _OWN_CERTIFICATE),
+    ("certificate file", "correct database.sslcert"),
+    ("has group or world access", "chmod 0600 the file in database.sslkey"),
+    ("private key file", "correct database.sslkey, and database.sslpassword if the key has a password"),
+    ("role", _PERMANENT_STATES["28"]),
+    ("must be superuser or replication role", "ALTER ROLE … REPLICATION"),
+    ("permission denied to start wal sender", "ALTER ROLE … REPLICATION"),
+    ("database", _PERMANENT_STATES["3D"]),
+)
+"""What libpq and the server say of a login or handshake that waiting does not mend, and the remedy; the first fits."""
+
+
 def application_name(connector: str, worker: str) -> str:
     """The name our sessions carry in ``pg_stat_activity``, by which a remnant of ours is told from a stranger."""
     return f"cdc/{connector}/{worker}"[:63]
@@ -83,15 +114,7 @@ def translate(error: psycopg.Error, doing: str) -> CdcError:
     if not state:
         # libpq reports refused logins at connect without a SQLSTATE on the exception.
         lowered = text.lower()
-        for sign, remedy in (
-            ("password authentication failed", _PERMANENT_STATES["28"]),
-            ("no password supplied", "set database.password"),
-            ("no pg_hba.conf entry", "add an entry for this host, role and database to pg_hba.conf"),
-            ("role", _PERMANENT_STATES["28"]),
-            ("must be superuser or replication role", "ALTER ROLE … REPLICATION"),
-            ("permission denied to start wal sender", "ALTER ROLE … REPLICATION"),
-            ("database", _PERMANENT_STATES["3D"]),
-        ):
+        for sign, remedy in _REFUSALS:
             wanted = "does not exist" if sign in {"role", "database"} else ""
             if f'{sign} "' in lowered and wanted and wanted in lowered:
                 return FatalError(f"{doing}: {text}. Remedy: {remedy}")
