@@ -16,11 +16,12 @@ from cdc.postgres.catalog import read_settings
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import Connection
 from cdc.postgres.pgoutput import format_lsn
-from cdc.postgres.position import StoredPosition
+from cdc.postgres.position import Reset, StoredPosition
 from cdc.postgres.slots import SlotInfo, gap_text, read_slot, sized
 
 __all__ = [
     "HOLDER_GRACE_S",
+    "begin_at",
     "next_epoch",
     "origin_of",
     "publication_gap",
@@ -40,6 +41,8 @@ HOLDER_GRACE_S: Final = 30.0
 
 STANDBY_SINCE: Final = 160000
 """Slots can be made and read on a standby."""
+ORIGIN_SINCE: Final = 160000
+"""START_REPLICATION takes the option origin."""
 FAILOVER_SINCE: Final = 170000
 """Standbys can keep slots in step with their primary's."""
 
@@ -54,6 +57,14 @@ def server_findings(settings: Mapping[str, str], config: PostgresConfig, *, stan
                 f"the server is a standby with Postgres {settings.get('server_version')}: decoding there needs 16",
                 key="database.hostname",
                 remedy="Connect to the primary",
+            )
+        )
+    if config.publish_origin != "any" and version < ORIGIN_SINCE:
+        findings.append(
+            Finding(
+                "publish.origin=none needs Postgres 16",
+                key="publish.origin",
+                remedy="Set it to any, or upgrade",
             )
         )
     if config.slot_failover and version < FAILOVER_SINCE:
@@ -210,6 +221,17 @@ def origin_of(system: Mapping[str, Any], config: PostgresConfig) -> dict[str, An
         "options": {"proto_version": "1", "messages": "true"}
         | ({"origin": "none"} if config.publish_origin == "none" else {}),
     }
+
+
+def begin_at(stored: StoredPosition | None, reset: Reset | None, lsn: int, origin: Mapping[str, Any]) -> StoredPosition:
+    """Where the stream goes on: at what is stored, else at ``lsn``, in an epoch of its own where H2 wants one."""
+    if stored is None:
+        least = 0 if reset is None else reset.epoch
+        return StoredPosition(next_epoch(least - 1), lsn, None, None, origin)
+    same = all(stored.origin.get(key) == origin[key] for key in ("system_identifier", "timeline", "slot"))
+    epoch = stored.epoch if same else next_epoch(stored.epoch)
+    placed = stored.placed if same else 0
+    return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin, placed)
 
 
 def next_epoch(stored_epoch: int) -> int:

@@ -260,7 +260,8 @@ class Snapshots:
     @property
     def awaited(self) -> bool:
         """Without messages: whether something waits for the stream to come further."""
-        return self.readings.reader is not None and self.readings.reader.awaited
+        readings = self.readings
+        return readings.silent and readings.reader is not None and readings.reader.awaited
 
     def reached(self, lsn: int, place: Callable[[], tuple[Transaction, int, int]]) -> Sequence[RowChange]:
         """Without messages: the stream rests, and has passed all up to ``lsn``. The records of a chunk, if one may go.

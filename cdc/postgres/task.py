@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from cdc.errors import FatalError, Finding, GapError, KeyChanged, RetriableError, TableError
+from cdc.errors import FatalError, GapError, KeyChanged, RetriableError, TableError
 from cdc.plugin import SourceTask, Sweep, TaskContext
 from cdc.postgres import preparation
 from cdc.postgres.captured import (
@@ -54,8 +54,6 @@ __all__ = ["PostgresSourceTask"]
 
 _log = structlog.get_logger(__name__)
 
-ORIGIN_SINCE: Final = 160000
-"""START_REPLICATION takes the option origin."""
 READ_BYTES: Final = 256 << 10
 """Bytes of the stream decoded in one poll."""
 SILENT_POLL_S: Final = 0.02
@@ -96,6 +94,7 @@ class PostgresSourceTask(SourceTask):
         self._decoder: Decoder
         self._tracker: Tracker
         self._first_offset = False
+        self._given_up: Reset | None = None
         self._timeline = self._epoch = 0
         self._status_at = 0.0
         self._acknowledged = 0
@@ -119,7 +118,7 @@ class PostgresSourceTask(SourceTask):
         # A table that was told before and cannot be any more must not stop the others: the first look finds it.
         new = [table for table in chosen.tables if table.full_name not in stored_tables]
         signals, faults = find_signal_table(connection, config)
-        require(chosen.findings + table_findings(new, config, version) + _origin_findings(config, version) + faults)
+        require(chosen.findings + table_findings(new, config, version) + faults)
 
         stored, reset = self._stored(offsets)
         self._stream = stream = self._server.stream()
@@ -154,7 +153,8 @@ class PostgresSourceTask(SourceTask):
         for warning in warnings + all_tables_warnings(connection, config, chosen):
             _log.warning(warning, connector=config.name)
         begin = keeper.take(stream, stored)
-        position = self._position(stored, system, begin, 0 if reset is None else reset.epoch)
+        self._first_offset = stored is None
+        position = preparation.begin_at(stored, reset, begin, preparation.origin_of(system, config))
         self._timeline, self._epoch = int(system["timeline"]), position.epoch
         self._tracker = Tracker(position, time.monotonic())
         self._acknowledged = position.lsn if stored is not None else 0
@@ -197,18 +197,6 @@ class PostgresSourceTask(SourceTask):
             return None, None
         reset = Reset.from_json(value)
         return (None, reset) if reset is not None else (StoredPosition.from_json(value), None)
-
-    def _position(
-        self, stored: StoredPosition | None, system: Mapping[str, Any], begin: int, least_epoch: int
-    ) -> StoredPosition:
-        origin = preparation.origin_of(system, self._config)
-        if stored is None:
-            self._first_offset = True
-            return StoredPosition(preparation.next_epoch(least_epoch - 1), begin, None, None, origin)
-        same = all(stored.origin.get(key) == origin[key] for key in ("system_identifier", "timeline", "slot"))
-        epoch = stored.epoch if same else preparation.next_epoch(stored.epoch)
-        placed = stored.placed if same else 0
-        return StoredPosition(epoch, stored.lsn, stored.open, stored.last_commit_lsn, origin, placed)
 
     def _fingerprint(self, oid: int) -> Fingerprint | None:
         progress = self._evolution.tables.get(oid)
@@ -276,6 +264,8 @@ class PostgresSourceTask(SourceTask):
 
     def poll(self, timeout: float) -> Sequence[RowChange | ConnectRecord]:
         stream = self._running()
+        if self._given_up is not None:
+            return ()
         self._snapshots.look()
         if self._watch is not None and (view := self._watch.take()) is not None:
             self._evolution.look(view)
@@ -290,7 +280,8 @@ class PostgresSourceTask(SourceTask):
         try:
             frames = stream.read(min(timeout, self.keep_alive_interval), READ_BYTES)
         except PublicationMissing as error:
-            raise preparation.publication_gap(error, self._config, self._tracker.durable) from None
+            self._give_up(preparation.publication_gap(error, self._config, self._tracker.durable))
+            return changes
         if self._silence.ask(time.monotonic(), heard=bool(frames)):
             self._send_status(reply=True)
         if frames:
@@ -315,7 +306,16 @@ class PostgresSourceTask(SourceTask):
             self.keep_alive()
         return changes
 
+    def _give_up(self, gap: GapError) -> None:
+        """The stream cannot go on. By its mode the task begins anew, once that is stored (`committed`)."""
+        if self._config.snapshot_mode != "when_needed":
+            raise gap
+        _log.warning("every table is read again, because snapshot.mode is when_needed", gap=str(gap))
+        self._given_up = Reset(preparation.next_epoch(self._epoch), self._tracker.durable)
+
     def offsets(self) -> Mapping[str, Any]:
+        if self._given_up is not None:
+            return {self._partitions.stream: self._given_up.to_json()}
         evolution, adhocs = self._evolution, self._snapshots.adhocs
         fresh = evolution.dirty or evolution.left or adhocs.dirty or self._first_offset
         if not (fresh or self._tracker.due(time.monotonic())):
@@ -332,6 +332,8 @@ class PostgresSourceTask(SourceTask):
         return values
 
     def committed(self) -> None:
+        if self._given_up is not None:
+            raise RetriableError("every table is read again: starting anew")
         self._evolution.dirty.clear()
         self._evolution.left.clear()
         self._snapshots.adhocs.dirty = False
@@ -412,9 +414,3 @@ class PostgresSourceTask(SourceTask):
 
     def _tracker_started(self) -> bool:
         return hasattr(self, "_tracker")
-
-
-def _origin_findings(config: PostgresConfig, server_version: int) -> list[Finding]:
-    if config.publish_origin == "any" or server_version >= ORIGIN_SINCE:
-        return []
-    return [Finding("publish.origin=none needs Postgres 16", key="publish.origin", remedy="Set it to any, or upgrade")]

@@ -329,3 +329,21 @@ def test_neither_other_tables_nor_other_databases_make_an_idle_slot_retain_wal(
             return database.execute(f"{kept} where slot_name = %s", [source.config.slot]) == [(True,)]
 
         source.until(moved)
+
+
+def test_when_needed_passes_a_publication_that_was_made_anew(database15: Database) -> None:
+    """Up to Postgres 17 the stream ends there, time and again: what cannot be told is read (T24)."""
+    database = database15
+    database.execute("create table t (id int primary key, v text); insert into t values (1, 'old'), (2, 'old')")
+    source = Tail(database, snapshot_mode="when_needed").start().snapshot()
+    name = source.config.publication
+    source.stop()
+    database.execute(f"drop publication {name}; update t set v = 'new' where id = 1; delete from t where id = 2")
+    database.execute(f"create publication {name} for table t")
+    try:
+        with pytest.raises(RetriableError, match="every table is read again"):
+            source.start().until(lambda: False)
+        assert "reset" in json.dumps(source.stored)
+        source.start().until(lambda: source.rows("t") == table_rows(database, "t"))
+    finally:
+        source.stop()
