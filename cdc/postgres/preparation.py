@@ -176,6 +176,13 @@ def verify_position(
             f"restored from elsewhere. Remedy: point the connector at the right server; or {reset_remedy(config)}"
         )
     timeline = int(origin.get("timeline", 0))
+    if timeline > system["timeline"]:
+        # Not a gap to be filled by reading again: all that was written since the promotion would be undone.
+        raise FatalError(
+            f"the stored position {format_lsn(stored.lsn)} is on timeline {timeline}, this server is on "
+            f"{system['timeline']}: it is an old primary that came back after a standby had been promoted. "
+            "Remedy: take it out of database.hostname, or make it a standby of the new primary"
+        )
     if timeline != system["timeline"]:
         left = _left_at(history(system["timeline"]), timeline)
         if left is None or stored.lsn > left:

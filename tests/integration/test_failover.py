@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cdc.errors import GapError, RetriableError
+from cdc.errors import FatalError, GapError, RetriableError
 from cdc.local.postgres import EmbeddedPostgres
 from cdc.local.standby import EmbeddedStandby
 from cdc.postgres.connector import PostgresSourceConnector
@@ -136,6 +136,10 @@ def test_the_stream_goes_on_with_the_standby_that_is_promoted(
     assert stored(both)["epoch"] > epoch
     positions = [position(change) for change in both.changes]
     assert positions == sorted(positions)
+    both.stop()
+    primary.start()  # two primaries: the first in the list is the old one
+    with pytest.raises(FatalError, match="is on timeline 2, this server is on 1: it is an old primary that came back"):
+        both.start()
 
 
 def stored(source: Tail) -> dict[str, Any]:
