@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
-from cdc.errors import DataError
+from cdc.errors import DataError, FatalError
+from cdc.kafka.topics import Topics
 from cdc.operate.snapshot import order_of
+from cdc.plugin import SignalTopic, SourceTask
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.signals import Execute, Log, Pause, Resume, Stop, read, read_message
+from cdc.runtime.signals import Signals
 
 BASED = "snapshot.mode.configuration.based."
 
@@ -206,3 +210,22 @@ def test_channels_that_are_off_are_not_listened_to() -> None:
     source = config(signal__enabled__channels="source", signal__kafka__topic="orders")
     assert not source.takes_signals_from_kafka
     assert source.signal_topic == "orders"
+
+
+class NotAllowed:
+    """Topics for somebody who may make none."""
+
+    def ensure(self, topic: str, _config: object, *, partitions: int) -> int:
+        raise FatalError(f"creating the topic {topic} with {partitions} partition: not allowed")
+
+
+def test_without_its_topic_a_source_goes_on_and_says_so() -> None:
+    signals = Signals("shop", SignalTopic("shop-signal", b"shop"))
+    told: list[tuple[str, object]] = []
+    with capture_logs() as logs:
+        signals.start({}, cast(Topics, NotAllowed()), {}, lambda name, value: told.append((name, value)))
+    assert told == [("signals_topic", "creating the topic shop-signal with 1 partition: not allowed")]
+    assert [log["log_level"] for log in logs] == ["error"]
+    signals.hand_over(cast(SourceTask, object()))
+    assert signals.fresh == {}
+    signals.close()
