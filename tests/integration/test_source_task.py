@@ -366,6 +366,22 @@ def test_a_table_without_key_is_read_once_and_then_streamed(database: Database, 
     assert sorted(int(c.after[0]) for c in source.records if c.after) == [*range(1, 301), 1000]
 
 
+def test_rows_of_a_table_without_key_are_told_once_if_the_stream_has_them_too(
+    database: Database, tail: Callable[..., Tail]
+) -> None:
+    """What was written before the snapshot's own consistent point is in both, and there is no key to fold by (H10)."""
+    source = tail()
+    database.execute("create table log (at int, what text)")
+    database.execute("alter table log replica identity full")
+    database.execute(f"create publication {source.config.publication} for table log")
+    database.execute(f"select pg_create_logical_replication_slot('{source.config.slot}', 'pgoutput')")
+    database.execute("insert into log select i, 'in both' from generate_series(1, 30) i")
+    source.start().snapshot()
+    database.execute("insert into log values (1000, 'after')")
+    source.until(lambda: any(c.after and c.after[0] == b"1000" for c in source.records))
+    assert sorted(int(c.after[0]) for c in source.records if c.after) == [*range(1, 31), 1000]
+
+
 def test_a_table_that_would_break_the_application_is_refused(database: Database, tail: Callable[..., Tail]) -> None:
     database.execute("create table log (at int, what text)")
     database.execute("create table d (id int primary key deferrable, v text)")
