@@ -52,8 +52,6 @@ _LIMITS: Final[Mapping[str, Any]] = {
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
     "reconnect.backoff.max.ms": 2_000,
-    # librdkafka tells every failed attempt to connect; what matters reaches `RecordConsumer.away` and the log once.
-    "log_level": 2,
 }
 _FIXED: Final[Mapping[str, Any]] = {
     "enable.auto.commit": False,

@@ -38,8 +38,6 @@ def read_offsets(
         **client_settings(worker, "consumer"),
         "group.id": f"cdc-offsets-{connector}",
         "enable.auto.commit": False,
-        # librdkafka tells every failed attempt to connect, hundreds in a minute: what matters is raised here.
-        "log_level": 2,
     }
     ends = _ends({**settings, "isolation.level": "read_uncommitted"}, topic, partitions, pump)
     consumer = Consumer(

@@ -46,7 +46,8 @@ def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
     settings: dict[str, Any] = {"bootstrap.servers": worker["bootstrap.servers"], "log.connection.close": False}
     # Else librdkafka writes lines of its own form to stderr, between ours. A logger is served by polls, which an admin
     # client sees few of: what it has to say comes back as errors.
-    settings |= {"log_level": 0} if role == "admin" else {"logger": _log}
+    # At its usual level it tells every failed attempt to connect, hundreds in a minute; what matters comes back too.
+    settings |= {"log_level": 0} if role == "admin" else {"logger": _log, "log_level": 2}
     settings.update({key: value for key, value in worker.items() if key.startswith(_SHARED)})
     settings.update({key.removeprefix(prefix): value for key, value in worker.items() if key.startswith(prefix)})
     jaas = settings.pop("sasl.jaas.config", "")
