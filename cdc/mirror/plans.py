@@ -6,6 +6,7 @@ the same step as the first row that needs it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -115,15 +116,17 @@ class Plans:
             space = plans.template.bind(plans.topic, columns)
         except ValueError as error:
             raise FatalError(str(error)) from None
-        entry = self._tables.admit(TableEntry(self._connector, plans.topic, plans.template.text), space)
+        entry = self._tables.admit(self._fresh(plans), space)
         if entry != self._tables.get(self._connector, plans.topic):
             self._remember(entry)
         found = plans.keys[key[:5]] = (plan.decode, space.render, names)
         return found
 
     def _entry(self, plans: TablePlans) -> TableEntry:
-        known = self._tables.get(self._connector, plans.topic)
-        return known or TableEntry(self._connector, plans.topic, plans.template.text)
+        return self._tables.get(self._connector, plans.topic) or self._fresh(plans)
+
+    def _fresh(self, plans: TablePlans) -> TableEntry:
+        return TableEntry(self._connector, plans.topic, plans.template.text, began=int(time.time() * 1000))
 
     def _remember(self, entry: TableEntry) -> None:
         self._tables = self._tables.with_entry(entry)

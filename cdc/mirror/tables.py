@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cdc.errors import FatalError
 from cdc.mirror.keys import RESERVED, KeyColumn, KeySpace, Template, reserved_overlap
@@ -36,6 +36,8 @@ class TableEntry:
     """Seconds to live of the rows' keys."""
     ghosts: int | None = None
     """Since when (ms since 1970) keys that no row has may be among those of the table (EXACTNESS.md H20)."""
+    began: int | None = field(default=None, compare=False)
+    """When the first row was mirrored (ms since 1970)."""
 
     def spaces(self) -> list[KeySpace]:
         """The key spaces of all shapes."""
@@ -52,6 +54,7 @@ class TableEntry:
             "columns": list(self.columns),
             "ttl": self.ttl,
             **({} if self.ghosts is None else {"ghosts": self.ghosts}),
+            **({} if self.began is None else {"began": self.began}),
         }
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -70,6 +73,7 @@ class TableEntry:
                 tuple(value["columns"]),
                 value["ttl"],
                 value.get("ghosts"),
+                value.get("began"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FatalError(f"what the store remembers of a table cannot be read: {text[:120]!r}") from error

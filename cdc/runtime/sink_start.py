@@ -113,7 +113,7 @@ class Beginning:
                 continue
             parts = [Partition(topic, number) for number in range(topics[topic])]
             known = {part: held[part] for part in parts if part in held}
-            if self._misses(known, topic, now) or (not known and self._begins_anew(topic, topics[topic])):
+            if self._misses(known, entry, now) or (not known and self._begins_anew(topic, topics[topic])):
                 owing[topic] = replace(entry, ghosts=now)
         if owing:
             _log.warning(
@@ -126,13 +126,16 @@ class Beginning:
                 tables = tables.with_entry(entry)
         return tables
 
-    def _misses(self, held: Mapping[Partition, StoredOffset], topic: str, now: int) -> bool:
+    def _misses(self, held: Mapping[Partition, StoredOffset], entry: TableEntry, now: int) -> bool:
         """Whether a delete may be gone from the topic before it was mirrored."""
+        topic = entry.topic
         if not any(may_lack_tombstones(stored, _SHORTEST_MS, now) for stored in held.values()):
             return False
         kept = self._retention(topic)
         if kept is None or kept.tombstones_ms is None:
             return False
+        if entry.began is not None and now - entry.began < kept.tombstones_ms * (1 - MARGIN):
+            return False  # the records are old, but no row was mirrored before what is still kept
         late = [part for part, stored in held.items() if may_lack_tombstones(stored, kept.tombstones_ms, now)]
         if not any(self._follows(part, held[part].next) for part in late):
             return False

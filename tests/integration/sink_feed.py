@@ -196,6 +196,8 @@ class Table:
         self.epoch, self.lsn = 1, 100
         self.source = b"shop/slot"
         self.sent = 0
+        self.timestamp = 0
+        """Of records, in ms since 1970; 0 is now."""
         self.alter(columns or COLUMNS)
         admin = AdminClient({"bootstrap.servers": bench.kafka.bootstrap_servers})
         config = {"cleanup.policy": policy, **(settings or {})}
@@ -260,7 +262,9 @@ class Table:
         if self.positions:
             sent = {HEADER_SOURCE: self.source, HEADER_POSITION: position or self.position(), **sent}
         where = {} if partition is None else {"partition": partition}
-        self.producer.produce(self.topic, key=key, value=value, headers=list(sent.items()), **where)
+        self.producer.produce(
+            self.topic, key=key, value=value, headers=list(sent.items()), timestamp=self.timestamp, **where
+        )
 
     def key_of(self, row: Mapping[str, Any]) -> bytes:
         return self._encode(self._key, {name: row[name] for name in self.key})

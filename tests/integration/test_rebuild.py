@@ -26,7 +26,7 @@ from rebuild_feed import (
     rebuild,
     running,
 )
-from sink_feed import Bench, Schemas, Sink, eventually
+from sink_feed import Bench, Schemas, Sink, SinkProcess, eventually
 
 from cdc.errors import FatalError, RetriableError
 from cdc.local.kafka import ApacheKafka
@@ -170,6 +170,26 @@ def bench_alone(apache_kafka: ApacheKafka, launch: Callable[[Redis], Redis], sch
     return Bench(apache_kafka, launch(Redis(appendonly=False)), schemas)
 
 
+def test_a_sink_that_is_killed_in_any_phase_of_a_rebuild_goes_on(bench: Bench) -> None:
+    table = bench.table(partitions=2)
+    fill(table, 600)
+    sink = SinkProcess(bench, batch_max_records="50")
+    try:
+        mirrored(bench, table)
+        with Traffic(table, range(100), range(2000, 2020)), Witness(bench, table, range(100)):
+            for phase in ("reading", "writing", "sweeping"):
+                plant(bench, table, random.Random(phase), spare=100)
+                runner, reached = running(bench, table, phase)
+                reached.wait(60)
+                sink.kill()
+                sink.close()
+                sink = SinkProcess(bench, batch_max_records="50")
+                runner.join()
+        mirrored(bench, table)
+    finally:
+        sink.close()
+
+
 def test_rows_told_in_parts_are_made_whole_again(bench: Bench) -> None:
     table = bench.table()
     unknown = {HEADER_UNKNOWN: b'["name"]'}
@@ -226,6 +246,23 @@ def test_keys_of_others_are_left_alone_and_named(bench: Bench) -> None:
             assert [client.get(key) for key in others] == [b"a text"] * 2
         finally:
             client.delete(mine, *others)
+
+
+def test_a_row_whose_last_record_is_a_dead_letter_is_left_as_it_is(bench: Bench) -> None:
+    table = bench.table()
+    fill(table, 30)
+    table.send(table.key_of({"id": 7}), b"\0\0\0\0\1garbage")
+    table.send(table.key_of({"id": 9}), b"\0\0\0\0\1garbage")
+    table.put(id=9, name="after", score=5)
+    tolerant = {"errors_tolerance": "all"}
+    with Sink(bench, **tolerant):
+        mirrored(bench, table)
+    with bench.client() as client:
+        for n in (7, 9):
+            client.hset(f"{bench.prefix}:users:{n}", "name", "replayed")
+    assert rebuild(bench, table, settings=tolerant).counts.different == 1
+    assert bench.dump()["users:7"]["name"] == "replayed"
+    assert bench.dump()["users:9"]["name"] == "after"
 
 
 def test_only_the_keys_that_are_asked_for_are_mended(bench: Bench) -> None:

@@ -170,6 +170,28 @@ def test_a_short_absence_needs_no_sweep(bench: Bench) -> None:
         assert "healing" not in sink.reports.get("metrics", {})
 
 
+def test_old_records_that_are_mirrored_for_the_first_time_owe_no_sweep(bench: Bench) -> None:
+    table = bench.table()
+    table.timestamp = 1_600_000_000_000
+    table.put(id=1, score=1)
+    with Sink(bench):
+        mirrored(bench, table)
+    table.put(id=2, score=1)
+    with Sink(bench):
+        mirrored(bench, table)
+        assert owed(bench, table) is None
+    # Had the first row been mirrored long ago, a delete could be gone by now.
+    field = f"{bench.prefix}-sink {table.topic}"
+    with bench.client() as client:
+        text = client.hget("__cdc:tables", field)
+        assert text is not None
+        client.hset("__cdc:tables", field, json.dumps({**json.loads(text), "began": 1_600_000_000_000}))
+        client.hset(f"{bench.prefix}:users:3", "id", "3")
+    table.put(id=4, score=1)
+    with Sink(bench):
+        mirrored(bench, table)
+
+
 # --- topics that are trimmed by time ---------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from cdc.codec.canonical import CanonicalType, from_postgres
 
 __all__ = [
+    "THE_KEY",
     "Drift",
     "FieldDifference",
     "Found",
@@ -28,6 +29,8 @@ __all__ = [
 
 SHOWN_BYTES: Final = 60
 SHOWN_FIELDS: Final = 8
+THE_KEY: Final = "(the key)"
+"""In place of a field, where a key holds something else than a hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def drift(key: bytes, expected: Hash | None, found: Found) -> Drift:
     if found is None:
         return Drift("missing", name)
     if isinstance(found, NotAHash):
-        return Drift("different", name, (FieldDifference("(the key)", "a hash", shortened(found.told.encode())),))
+        return Drift("different", name, (FieldDifference(THE_KEY, "a hash", shortened(found.told.encode())),))
     told = differences(expected, found)
     return Drift("different", name, tuple(told[:SHOWN_FIELDS]), max(0, len(told) - SHOWN_FIELDS))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from cdc.operate.verify.compare import Drift, Kind
+from cdc.operate.verify.compare import THE_KEY, Drift, Kind
 
 __all__ = ["REPAIRABLE", "SHOWN_DRIFTS", "NotCompared", "Report", "TableReport"]
 
@@ -46,8 +46,8 @@ class TableReport:
     reasons: list[str] = field(default_factory=list)
     undecided_keys: list[str] = field(default_factory=list)
     foreign_keys: list[str] = field(default_factory=list)
-    found: dict[bytes, Kind] = field(default_factory=dict, repr=False)
-    """The differing keys themselves, for a repair: at most `REPAIRABLE`."""
+    found: dict[bytes, Kind | Literal["foreign"]] = field(default_factory=dict, repr=False)
+    """The differing keys themselves, for a repair: at most `REPAIRABLE`; ``foreign`` are those that hold no hash."""
 
     @property
     def differing(self) -> int:
@@ -60,7 +60,7 @@ class TableReport:
             self.expired += 1
             return
         if len(self.found) < REPAIRABLE:
-            self.found[key] = drift.kind
+            self.found[key] = "foreign" if drift.fields and drift.fields[0].field == THE_KEY else drift.kind
         setattr(self, drift.kind, getattr(self, drift.kind) + 1)
         if len(self.drifts) < SHOWN_DRIFTS:
             self.drifts.append(drift)

@@ -129,6 +129,12 @@ class TableRows:
             raise translate(error, f"looking at a key of {self.info.full_name}") from None
         return True
 
+    def condition(self, keys: Sequence[tuple[str, ...]]) -> str:
+        """An SQL expression of the table's columns that the rows with these keys fulfil, and no others."""
+        columns = sql.SQL(", ").join(sql.Identifier(name) for name in self.info.key)
+        values = sql.SQL(", ").join(sql.SQL("({})").format(sql.SQL(", ").join(self._casts(key))) for key in keys)
+        return sql.SQL("({}) in ({})").format(columns, values).as_string(self._connection)
+
     def _find(self, keys: Sequence[tuple[str, ...]], places: Sequence[int]) -> list[Row]:
         wanted = sql.SQL(", ").join(
             sql.SQL("({})").format(sql.SQL(", ").join(self._casts(key))) for key in dict.fromkeys(keys)

@@ -13,7 +13,7 @@ from cdc.operate.verify.keys import postgres_text
 from cdc.operate.verify.report import TableReport
 from cdc.operate.verify.rows import Row, TableRows
 
-__all__ = ["TableComparison"]
+__all__ = ["TableComparison", "row_key"]
 
 SUSPECTS: Final = 20_000
 """Suspects are judged together, so that the bridge is waited for once; at most so many, so that memory is bounded."""
@@ -117,11 +117,14 @@ class TableComparison:
         return self._space.render([row.hash[column.name.encode()] for column in self._space.columns])
 
     def _row_key(self, parsed: Mapping[str, bytes]) -> tuple[str, ...] | None:
-        """Text of the key columns in the table's order; ``None`` when no value has such a canonical text."""
-        try:
-            return tuple(
-                postgres_text(kind, parsed[name])
-                for name, kind in zip(self._rows.info.key, self._rows.key_types, strict=True)
-            )
-        except ValueError:
-            return None
+        return row_key(self._rows, parsed)
+
+
+def row_key(rows: TableRows, parsed: Mapping[str, bytes]) -> tuple[str, ...] | None:
+    """Text of the key columns in the table's order; ``None`` when no value has such a canonical text."""
+    try:
+        return tuple(
+            postgres_text(kind, parsed[name]) for name, kind in zip(rows.info.key, rows.key_types, strict=True)
+        )
+    except ValueError:
+        return None

@@ -13,7 +13,7 @@ from confluent_kafka import Message
 
 from cdc.errors import FatalError, RetriableError
 from cdc.mirror.assembly import Assembler
-from cdc.mirror.fold import Op
+from cdc.mirror.fold import PUT, Op
 from cdc.mirror.partitions import Standing
 from cdc.mirror.rows import placeholders
 from cdc.mirror.store import Partition
@@ -32,6 +32,9 @@ class Read(NamedTuple):
     partition: int
     changes: list[tuple[bytes, Op]]
     truncate: int | None = None
+    rejected: tuple[tuple[bytes, Op], ...] = ()
+    """Records that the sink passes over, as changes by which nobody may go: what has become of their rows is not known
+    here (a dead letter may have been replayed)."""
 
 
 class _Sequence(dict[bytes, Op]):
@@ -107,13 +110,17 @@ class Changes:
             left = rest
 
     def _taken(self) -> Iterator[Read]:
-        self._assembler.take_rejected()  # the sink has passed over them, too
+        rejected: dict[int, list[tuple[bytes, Op]]] = {}
+        for message, _, _ in self._assembler.take_rejected():
+            if key := self._assembler.row_key(message):
+                op: Op = (PUT, [], (), message.partition(), message.offset())
+                rejected.setdefault(message.partition(), []).append((key, op))
         batch = self._assembler.finish()
         by_partition: dict[int, list[tuple[bytes, Op]]] = {}
         for key, op in batch.ops.made if isinstance(batch.ops, _Sequence) else batch.ops.items():
             by_partition.setdefault(op[3], []).append((key, op))
-        for number, changes in by_partition.items():
-            yield Read(number, changes)
+        for number in by_partition.keys() | rejected.keys():
+            yield Read(number, by_partition.get(number, []), rejected=tuple(rejected.get(number, ())))
 
     def _wait(self, error: RetriableError) -> None:
         if self._stopping():

@@ -19,7 +19,8 @@ is now read to N at least, so that the last record below N of every key is known
   it. After that N is what the store really holds, and rows whose record is not below it are left to the sink.
 
 A key with rows in two partitions (somebody changed the record key's schema under it) has no order: it is left alone,
-and counted.
+and counted. A row whose last record is one that the sink has put aside (``errors.tolerance=all``) is left alone, too: a
+replayed dead letter may have made it.
 """
 
 from __future__ import annotations

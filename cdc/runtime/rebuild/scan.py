@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cdc.errors import RetriableError
 from cdc.kafka.reader import TopicReader
+from cdc.mirror.fold import Op
 from cdc.mirror.tables import Tables
 from cdc.runtime.rebuild.changes import Changes
 from cdc.runtime.rebuild.last import LastRecords
@@ -15,6 +16,10 @@ __all__ = ["Scan"]
 
 _BATCH: Final = 2000
 _SLICE_S: Final = 0.1
+
+
+def _offset(change: tuple[bytes, Op]) -> int:
+    return change[1][4]
 
 
 class Scan:
@@ -51,7 +56,10 @@ class Scan:
             messages = self._reader.fetch(_BATCH, _SLICE_S)
             self.read += len(messages)
             for read in self._changes.of(messages):
-                self.last.take(read.partition, read.changes)
+                changes = read.changes
+                if read.rejected:  # nothing is written from them, and so nothing of their rows
+                    changes = sorted((*changes, *read.rejected), key=_offset)
+                self.last.take(read.partition, changes)
                 if read.truncate is not None:
                     self.last.truncate(read.partition, read.truncate)
             told()
