@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from cdc.codec.protobuf_types import DATE, DECIMAL, TIME, TIMESTAMP, FileProto, 
 from cdc.errors import FatalError
 from cdc.record import Field, Schema
 
-__all__ = ["SCHEMA_PARAMETER", "item_message", "proto_name", "protobuf_text"]
+__all__ = ["SCHEMA_PARAMETER", "item_message", "proto_name", "proto_names", "protobuf_text"]
 
 SCHEMA_PARAMETER: Final = "connect.schema"
 _DEFAULT_NAME: Final = "ConnectDefault1"
@@ -77,6 +78,22 @@ def proto_name(name: str) -> str:
     return scrubbed if re.match(r"[A-Za-z_]", scrubbed) else f"_x{scrubbed}"
 
 
+def proto_names(names: Iterable[str]) -> list[str]:
+    """The names of a message's fields, in order: `proto_name`'s, with ``_`` behind one that is another field's too."""
+    found: list[str] = []
+    for name in names:
+        proto = proto_name(name)
+        while proto in found:
+            proto += "_"
+        found.append(proto)
+    return found
+
+
+def _json_name(name: str) -> str:
+    """The name that Protobuf derives for JSON: without ``_``, and in upper case behind each."""
+    return re.sub(r"_+(.?)", lambda found: found[1].upper(), name)
+
+
 def item_message(schema: Schema) -> bool:
     """Whether the elements of an array are messages with a field ``value``: else they could not be what they are."""
     return schema.optional or schema.type in {"array", "map"}
@@ -88,13 +105,23 @@ class _Building:
 
     def message(self, message: Any, name: str, schema: Schema, scope: str) -> None:
         message.name = name
-        for number, field in enumerate(schema.fields, 1):
-            self._field(message, proto_name(field.name), number, field.schema, f"{scope}.{name}")
+        names = proto_names(field.name for field in schema.fields)
+        for number, (proto, field) in enumerate(zip(names, schema.fields, strict=True), 1):
+            self._field(message, proto, number, field.schema, f"{scope}.{name}")
+        derived = Counter(map(_json_name, names))
+        for field in message.field:
+            if derived[_json_name(field.name)] > 1:  # Protobuf refuses a message with one of them twice
+                field.json_name = field.name
         # After all other fields, as the library wants it: the oneof that says whether an optional field is there.
+        taken = {*names, *(each.name for each in message.nested_type)}
         for field in message.field:
             if field.proto3_optional:
                 field.oneof_index = len(message.oneof_decl)
-                message.oneof_decl.add(name=f"_{field.name}")
+                oneof = f"_{field.name}"
+                while oneof in taken:  # as protoc does
+                    oneof = f"X{oneof}"
+                taken.add(oneof)
+                message.oneof_decl.add(name=oneof)
 
     def _field(self, message: Any, name: str, number: int, schema: Schema, scope: str) -> None:
         field = message.field.add(name=name, number=number, label=_Proto.LABEL_OPTIONAL)

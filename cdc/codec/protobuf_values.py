@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from cdc.codec.protobuf_schema import item_message, proto_name
+from cdc.codec.protobuf_schema import item_message, proto_names
 from cdc.record import Schema
 
 __all__ = ["Fill", "Take", "date_of", "days_of", "filler", "take_time", "take_timestamp", "taker"]
@@ -27,7 +27,8 @@ _LOGICAL: Final = frozenset({_DECIMAL, _DATE, _TIME, _TIMESTAMP})
 
 def filler(schema: Schema) -> Fill:
     """The writer of a struct into its message."""
-    puts = [(field.name, _put(proto_name(field.name), field.schema)) for field in schema.fields]
+    names = proto_names(field.name for field in schema.fields)
+    puts = [(field.name, _put(name, field.schema)) for name, field in zip(names, schema.fields, strict=True)]
 
     def fill(message: Any, value: Any) -> None:
         for name, put in puts:
@@ -41,7 +42,8 @@ def filler(schema: Schema) -> Fill:
 
 def taker(schema: Schema) -> Take:
     """The reader of a struct from its message."""
-    gets = [(field.name, _get(proto_name(field.name), field.schema)) for field in schema.fields]
+    names = proto_names(field.name for field in schema.fields)
+    gets = [(field.name, _get(name, field.schema)) for name, field in zip(names, schema.fields, strict=True)]
     return lambda message: {name: get(message) for name, get in gets}
 
 

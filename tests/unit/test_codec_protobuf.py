@@ -68,6 +68,29 @@ def test_names_protobuf_refuses_are_spelled_out() -> None:
     assert proto_name("plain_1") == "plain_1"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a", "_a"),
+        ("_a", "X_a", "a"),
+        ("\u00e9", "_xE9", "_xE9_"),
+        ("foo_bar", "fooBar", "foo__bar", "_foo_bar", "FooBar"),
+        ("words", "wordsList", "wordsListMessage", "wordsItem"),
+        ("Clear", "DESCRIPTOR", "class", "__init__", "None"),
+    ],
+)
+def test_names_that_protobuf_takes_for_one_stay_apart(names: tuple[str, ...]) -> None:
+    """Nullable texts, and a list in front: each name has its own value."""
+    words = Schema("array", optional=True, values=Schema("string", optional=True))
+    text = Schema("string", optional=True)
+    fields = (Field("words", words), *(Field(name, text) for name in names if name != "words"))
+    schema = Schema("struct", name="a.b.T", fields=fields)
+    row = {field.name: ["x", None] if field.name == "words" else field.name for field in fields}
+    registered = protobuf_text(schema)
+    write, file = payload_writer(registered, schema), ProtobufFile(registered)
+    assert file.read(write(row)) == (schema, row)
+
+
 def test_nulls_and_empty_lists_are_told_apart() -> None:
     words = Schema("array", optional=True, values=Schema("string", optional=True))
     nested = Schema("array", values=Schema("array", values=Schema("int32")))
