@@ -36,6 +36,11 @@ class TopicReader:
             "fetch.wait.max.ms": 50,
         }
         self._consumer = Consumer(settings)
+        self._followed = -1
+        self.end = 0
+        """Of the partition that is followed: the offset behind all that was read of it."""
+        self.ended = False
+        """Its end has been reached once."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,3 +86,31 @@ class TopicReader:
             self._consumer.unassign()
         except KafkaException as error:
             raise translate(error, f"reading the topic {self._topic}") from None
+
+    def follow(self, number: int, offset: int) -> None:
+        """Read one partition from an offset on, by `more`."""
+        self._followed, self.end, self.ended = number, offset, False
+        try:
+            self._consumer.assign([TopicPartition(self._topic, number, offset)])
+        except KafkaException as error:
+            raise translate(error, f"reading the topic {self._topic}") from None
+
+    def more(self, timeout: float) -> list[Message]:
+        """The next records of the partition that is followed; waits up to ``timeout`` seconds for the first."""
+        try:
+            first = self._consumer.poll(timeout)
+            # consume() waits for its whole timeout, so that it gets none
+            found = [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
+        except KafkaException as error:
+            raise translate(error, f"reading the topic {self._topic}") from None
+        records = []
+        for message in found:
+            fault = message.error()
+            if fault is None:
+                records.append(message)
+                self.end = max(self.end, (message.offset() or 0) + 1)
+            elif fault.code() == KafkaError._PARTITION_EOF:
+                self.end, self.ended = max(self.end, message.offset() or 0), True
+            else:
+                raise translate(fault, f"reading the topic {self._topic}")
+        return records

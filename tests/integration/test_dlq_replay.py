@@ -79,7 +79,7 @@ def test_a16_fixed_and_replayed_is_correct_while_the_sink_goes_on(
 
     def write() -> None:
         number = 0
-        while not stop.wait(0.002):
+        while not stop.wait(0.02):
             number += 1
             table.put(id=100 + number % 50, name=f"n{number}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -71,7 +71,8 @@ class Topic:
         self.records = list(records)
         self.grows = list(grows)
         self.end = end
-        self.looks = 0
+        self.looks = self.at = 0
+        self.ended = True
 
     def __enter__(self) -> Topic:
         return self
@@ -81,12 +82,18 @@ class Topic:
     def partitions(self) -> list[int]:
         return [0]
 
-    def read(self, begins: Mapping[int, int], ends: dict[int, int]) -> Iterator[Record]:
+    def follow(self, number: int, offset: int) -> None:
+        del number
+        self.at = offset
+
+    def more(self, timeout: float) -> list[Record]:
+        del timeout
         self.looks += 1
         if self.looks == 2:
             self.records += self.grows
-        yield from (record for record in self.records if record.at >= begins[0])
-        ends[0] = max([self.end, *(record.at + 1 for record in self.records)])
+        found = [record for record in self.records if record.at >= self.at]
+        self.at = self.end = max([self.end, self.at, *(record.at + 1 for record in found)])
+        return found
 
 
 class Store:
@@ -132,7 +139,6 @@ class World:
         self.config, self.store, self.topic = config, store, topic
         monkeypatch.setattr(replaying, "TopicReader", lambda *_: topic)
         monkeypatch.setattr(replaying, "PATIENCE_S", 0.0)
-        monkeypatch.setattr(replaying, "PAUSE_S", 0.0)
         monkeypatch.setattr(type(self.spec.connector), "store", lambda *_: store)
         self.asked: dict[str, Reread] = {}
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 from cdc.config import Config, ConnectorSpec
-from cdc.errors import ConfigError, Finding
+from cdc.errors import ConfigError, Finding, RetriableError
 from cdc.kafka.reading import TopicReader
 from cdc.mirror.fold import PATCH
 from cdc.mirror.store import Batch, GuardLost, Partition, Refusal, Store
@@ -30,7 +30,9 @@ __all__ = ["Outcome", "Report", "render_replay", "replay"]
 
 PATIENCE_S: Final = 15.0
 """How long a running sink may take to confirm its last batch, or keep writing in between."""
-PAUSE_S: Final = 0.1
+FOLLOW_S: Final = 0.005
+"""How long to wait for one more record of the topic between two attempts: less than a busy sink takes to write it."""
+SILENCE_S: Final = 30.0
 
 APPLIED: Final = "applied"
 SUPERSEDED: Final = "superseded"
@@ -169,24 +171,35 @@ class _Partition:
 
     def _apply_group(self, store: Store, reach: _Reach, row: bytes, entries: list[Entry]) -> list[Outcome]:
         """The letters of one row, in order."""
+        reach.read_on()
         deadline = time.monotonic() + PATIENCE_S
+        prepared: _Prepared | None = None
         while True:
-            reach.read_on()
             try:
-                outcomes = self._try(store, reach, row, entries)
+                found = self._try(store, reach, row, entries, prepared)
             except GuardLost:
-                outcomes = None  # the sink wrote meanwhile
-            if outcomes is not None:
-                return outcomes
+                found = None
+                if time.monotonic() <= deadline:
+                    continue  # at once: the sink wrote just now, and what it wrote has been read already
+            if isinstance(found, _Prepared):
+                prepared = found
+                continue
+            if found is not None:
+                return found
             if time.monotonic() > deadline:
                 return [
                     _outcome(entry, OPEN, "the sink has a batch that nobody confirmed. Run the sink, and try again")
                     for entry in entries
                 ]
-            time.sleep(PAUSE_S)
+            reach.read_on()
 
-    def _try(self, store: Store, reach: _Reach, row: bytes, entries: list[Entry]) -> list[Outcome] | None:
-        """Outcomes; ``None`` if it cannot be told yet."""
+    def _try(
+        self, store: Store, reach: _Reach, row: bytes, entries: list[Entry], prepared: _Prepared | None
+    ) -> list[Outcome] | _Prepared | None:
+        """Outcomes; or the change, to be made at the next attempt; or ``None`` if it cannot be told yet.
+
+        Between the look at the offset and the write lies nothing but the two: a busy sink writes every few ms.
+        """
         stored = store.take([self._part]).get(self._part)
         last = entries[-1].letter.offset
         if stored is None or stored.next <= last:
@@ -201,24 +214,27 @@ class _Partition:
         if later > last:
             why = f"the topic has a later record of its key at offset {later}"
             return [self._again(entry, why) for entry in entries]
-        suffix = [entry for entry in entries if entry.letter.offset > max(later, truncated)]
-        earlier = [entry for entry in entries if entry not in suffix]
-        batch, faults = self._rows.batch(self._part, suffix, store.tables())
-        if faults:
-            return [
-                _outcome(entry, OPEN, faults.get(entry.id, "a later letter of its row is still at fault"))
-                for entry in entries
-            ]
-        if any(op[0] == PATCH for op in batch.ops.values()) and earlier:
-            return [self._again(entry, "a later record has only a part of its row") for entry in entries]
+        if prepared is None:
+            return self._prepare(store, max(later, truncated), entries)
         refusals: Sequence[Refusal] = ()
-        if batch.ops:
-            store.write(Batch(ops=batch.ops, sources=batch.sources, entries=batch.entries, versions=batch.versions))
+        if prepared.batch.ops:
+            store.write(prepared.batch)
             refusals = store.settle()
         if refusals:
             reason = f"the store refuses {refusals[0].key.decode('utf-8', 'replace')!r}: {refusals[0].reason}"
             return [_outcome(entry, OPEN, reason) for entry in entries]
-        return [_outcome(entry, APPLIED if entry is suffix[-1] else SUPERSEDED) for entry in entries]
+        return [_outcome(entry, APPLIED if entry is entries[-1] else SUPERSEDED) for entry in entries]
+
+    def _prepare(self, store: Store, behind: int, entries: list[Entry]) -> list[Outcome] | _Prepared:
+        """What the letters behind an offset come to; outcomes if that is nothing that can be applied."""
+        suffix = [entry for entry in entries if entry.letter.offset > behind]
+        batch, faults = self._rows.batch(self._part, suffix, store.tables())
+        if faults:
+            other = "a later letter of its row is still at fault"
+            return [_outcome(entry, OPEN, faults.get(entry.id, other)) for entry in entries]
+        if any(op[0] == PATCH for op in batch.ops.values()) and len(suffix) < len(entries):
+            return [self._again(entry, "a later record has only a part of its row") for entry in entries]
+        return _Prepared(Batch(ops=batch.ops, sources=batch.sources, entries=batch.entries, versions=batch.versions))
 
     def _again(self, entry: Entry, why: str) -> Outcome:
         found: Reread | str = reread_of(self._config, self._rows, entry)
@@ -228,21 +244,38 @@ class _Partition:
         return _outcome(entry, OPEN, why)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A change that is ready to be made."""
+
+    batch: Batch
+
+
 class _Reach:
     """How far a partition was read, and what was found."""
 
     def __init__(self, reader: TopicReader, part: Partition, bearings: Bearings) -> None:
         self._reader = reader
-        self._part = part
         self.bearings = bearings
-        self.end = bearings.first + 1
+        reader.follow(part.number, bearings.first + 1)
+
+    @property
+    def end(self) -> int:
+        return self._reader.end
 
     def read_on(self) -> None:
-        """Read to where the topic ends now."""
-        ends: dict[int, int] = {}
-        for message in self._reader.read({self._part.number: self.end}, ends):
-            self.bearings.passed(message)
-        self.end = max(self.end, ends[self._part.number])
+        """Read to the end of the topic; from then on what has come behind it."""
+        heard = time.monotonic()
+        while True:
+            found = self._reader.more(FOLLOW_S)
+            for message in found:
+                self.bearings.passed(message)
+            if self._reader.ended:
+                return
+            if found:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_S:
+                raise RetriableError(f"reading the topic: no answer for {SILENCE_S:.0f} s")
 
 
 def _outcome(entry: Entry, outcome: str, reason: str = "") -> Outcome:
