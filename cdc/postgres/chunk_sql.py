@@ -171,15 +171,15 @@ def has_rows(connection: Connection, schema: str, name: str) -> bool:
     return row is None or bool(row[0])
 
 
-def writers(connection: Connection, oid: int) -> set[str]:
-    """The transactions that write to the table or its partitions now, by their virtual ids."""
+def writers(connection: Connection, oid: int) -> dict[str, int]:
+    """The transactions that write to the table or its partitions now: virtual id → pid, 0 of a prepared one."""
     query = sql.SQL(
-        "select virtualtransaction from pg_locks where locktype = 'relation' and granted"
+        "select virtualtransaction, coalesce(pid, 0) from pg_locks where locktype = 'relation' and granted"
         " and relation in (select {0} union all select relid::oid from pg_partition_tree({0}))"
         " and database = (select oid from pg_database where datname = current_database())"
         " and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
     ).format(sql.Literal(oid))
-    return {row[0] for row in connection.execute(query).fetchall()}
+    return {row[0]: row[1] for row in connection.execute(query).fetchall()}
 
 
 def key_text(value: object) -> str | None:

@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from typing import Final
 
 import psycopg
+import structlog
 from psycopg import sql
 
 from cdc.errors import FatalError
@@ -56,7 +57,10 @@ MARKER_PREFIX: Final = "cdc.snapshot"
 """Prefix of the logical messages that mark chunks in the stream; never told downstream."""
 READY_BYTES: Final = 2 * CHUNK_BYTES
 """Chunks that were read and wait for the stream to reach them, of all threads together; each thread has one more."""
+TELL_S: Final = 5.0
+"""After so long it is said what a table's reading waits for."""
 _WAIT_S: Final = 0.2
+_log = structlog.get_logger(__name__)
 
 
 class ChunkReader:
@@ -322,11 +326,21 @@ class ChunkReader:
         waited_for = writers(connection, reading.oid)
         running = running_before(connection, None)
         pause = 0.01
+        told = False
+        begun_at = time.monotonic()
         # Other sessions' transactions: nothing signals their end but the catalog.
         while (waited_for or running is not None) and not self._stopped(reading) and not self._stopping.wait(pause):
-            waited_for &= writers(connection, reading.oid)
+            now = writers(connection, reading.oid)
+            waited_for = {transaction: pid for transaction, pid in waited_for.items() if transaction in now}
             running = running if running is None else running_before(connection, running)
             pause = min(pause * 2, 1.0)
+            if not told and time.monotonic() - begun_at >= TELL_S:
+                told = True
+                _log.warning(
+                    "rows are not read before the transactions that write to the table have ended",
+                    table=reading.full_name,
+                    pids=sorted(set(waited_for.values())),
+                )
 
     def _read_exported(self, connection: Connection, marking: Connection, reading: Reading, exported: Exported) -> None:
         connection.execute("begin transaction isolation level repeatable read read only")

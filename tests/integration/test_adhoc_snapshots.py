@@ -472,7 +472,7 @@ def test_a34_a_commit_held_before_the_reading_began_is_waited_for(
 ) -> None:
     """It was streamed before anybody noted which keys are touched."""
     if not rule:
-        monkeypatch.setattr(snapshot, "writers", lambda *_: set())
+        monkeypatch.setattr(snapshot, "writers", lambda *_: {})
     fill(database18, 20)
     fill(database18, 20, "free")
     source = Tail(database18, snapshot_max_threads=2).start().snapshot()
