@@ -187,10 +187,10 @@ class _Partition:
             if found is not None:
                 return found
             if time.monotonic() > deadline:
-                return [
-                    _outcome(entry, OPEN, "the sink has a batch that nobody confirmed. Run the sink, and try again")
-                    for entry in entries
-                ]
+                why = (
+                    "the sink has a batch that nobody confirmed, or wrote between each look at its offset and the write"
+                )
+                return [_outcome(entry, OPEN, f"{why}. Run the sink, and try again") for entry in entries]
             reach.read_on()
 
     def _try(
