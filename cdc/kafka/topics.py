@@ -85,10 +85,11 @@ class Topics:
         self,
         worker: Mapping[str, str],
         pump: Callable[[], None],
-        noted: Callable[[str, TopicFacts], None] | None = None,
+        noted: Callable[[str, TopicFacts | None], None] | None = None,
     ) -> None:
         self._noted = noted
         self._watched: set[str] = set()
+        self._missing: set[str] = set()
         self._asked: Mapping[str, Future[Any]] = {}
         self._asked_at = time.monotonic()
         self._admin = AdminClient(client_settings(worker, "admin"))
@@ -165,14 +166,21 @@ class Topics:
     def look(self) -> None:
         """Ask after the topics of rows once in a while, without waiting; what was answered goes to ``noted``.
 
-        A topic that is gone, or a broker that does not answer, shows when records are written.
+        Of a topic that this session writes to and that is twice not there, ``None`` is told: its records would be
+        waited for in vain. A broker that does not answer shows when records are written.
         """
         self._admin.poll(0)
         if self._noted is None or not all(future.done() for future in self._asked.values()):
             return
         for topic, future in self._asked.items():
-            if future.exception() is None:
+            error = future.exception()
+            if error is None:
+                self._missing.discard(topic)
                 self._noted(topic, _facts(future.result()))
+            elif topic in self._known and _is_unknown(error):
+                if topic in self._missing:
+                    self._noted(topic, None)
+                self._missing.add(topic)  # once is no proof: metadata follows a creation by a moment
         self._asked = {}
         if self._watched and time.monotonic() - self._asked_at >= LOOK_S:
             self._asked_at = time.monotonic()
@@ -198,13 +206,17 @@ class Topics:
             self._pump()
             self._admin.poll(0.05)
         error = future.exception()
+        if _is_unknown(error):
+            return None
         if isinstance(error, KafkaException):
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
             raise translate(error, f"asking for the topic {topic}") from None
         if error is not None:
             raise error
         return _facts(future.result())
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def _facts(description: Any) -> TopicFacts:

@@ -241,7 +241,7 @@ class _Session:
         self._commits += 1
         self.healthy = True
 
-    def _note_topic(self, topic: str, facts: TopicFacts) -> None:
+    def _note_topic(self, topic: str, facts: TopicFacts | None) -> None:
         self._identities.note(topic, facts)
 
     # -- parts --------------------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class _Session:
         """Called while anything is waited for: the source is kept alive, and a stop is not held up for ever."""
         if self._task is not None and self._started:
             self._task.keep_alive()
+            self._topics.look()  # what waits for a topic that is gone waits in vain
         if self._context.stopping():
             now = time.monotonic()
             self._stop_by = self._stop_by or now + DRAIN_S

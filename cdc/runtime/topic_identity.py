@@ -31,8 +31,10 @@ class TopicIdentities:
         parts = (json.loads(partition)[1] for partition in self._stored)
         return [part["topic"] for part in parts if "topic" in part]
 
-    def note(self, topic: str, facts: TopicFacts) -> None:
-        """Compare with what is remembered, or remember. `FatalError` when the topic is another one."""
+    def note(self, topic: str, facts: TopicFacts | None) -> None:
+        """Compare with what is remembered, or remember. `FatalError` when it is another topic, or gone (``None``)."""
+        if facts is None:
+            raise self._fault(topic, "was deleted, and with it the rows that were told before")
         partition = json.dumps([self._connector, {"topic": topic}], separators=(",", ":"))
         known = self._stored.get(partition)
         now = {"id": facts.id, "partitions": facts.partitions}
@@ -48,9 +50,12 @@ class TopicIdentities:
                 "overtake earlier ones"
             )
         if changed:
-            raise FatalError(
-                f"topic {topic} {changed}. Remedy: stop the worker; delete the topic if its partitions were changed "
-                f"(the next start makes it); run cdc slot reset --connector {self._connector}, "
-                "which has every table read again; delete the offset keys of the topic in each sink's store; start the "
-                "worker"
-            )
+            raise self._fault(topic, changed)
+
+    def _fault(self, topic: str, changed: str) -> FatalError:
+        return FatalError(
+            f"topic {topic} {changed}. Remedy: stop the worker; delete the topic if its partitions were changed "
+            f"(the next start makes it); run cdc slot reset --connector {self._connector}, "
+            "which has every table read again; delete the offset keys of the topic in each sink's store; start the "
+            "worker"
+        )

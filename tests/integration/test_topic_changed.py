@@ -75,6 +75,23 @@ def test_a_topic_made_anew_stops_the_source(bridge: Bridge, apache_kafka: Apache
     eventually(lambda: f"topic {topic} was deleted and made anew" in error(bridge, bridge.name))
 
 
+def test_a_topic_deleted_under_a_source_stops_it_while_a_commit_waits_for_it(
+    bridge: Bridge, apache_kafka: ApacheKafka
+) -> None:
+    """Kafka's client would wait for the topic for minutes, with nothing told meanwhile."""
+    topic = f"{bridge.name}.public.t"
+    admin = AdminClient({"bootstrap.servers": apache_kafka.bootstrap_servers})
+    admin.delete_topics([topic])[topic].result(30)
+    bridge.database.execute("insert into t values (100)")
+    eventually(lambda: f"topic {topic} was deleted" in error(bridge, bridge.name))
+    assert "cdc slot reset" in error(bridge, bridge.name)
+
+
+def test_a_topic_that_is_gone_is_a_fault() -> None:
+    with pytest.raises(FatalError, match="topic t was deleted, and with it the rows that were told before"):
+        TopicIdentities("shop", {}).note("t", None)
+
+
 def test_what_is_not_known_of_a_topic_is_no_change() -> None:
     topics = TopicIdentities("shop", {})
     topics.note("t", TopicFacts(3, None))
