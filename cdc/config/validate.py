@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from cdc.config import plugins
 from cdc.config.documents import Documents, Section, read_documents, read_texts
 from cdc.config.interpolate import PROVIDERS, REFERENCE, interpolate
+from cdc.config.kafka_security import security_findings
 from cdc.config.model import OVERRIDES, Config, ConnectorSpec, converter_properties
 from cdc.config.models import Property, faults, nearest, properties_of
 from cdc.config.secrets import MASK, Secrets, is_address_key, is_secret_key
@@ -179,10 +180,17 @@ class _Validation:
                 own[key] = value
         worker = self._model(WorkerConfig, own, resolved, suggestions=())
         self._registry_client(resolved)
+        self._kafka_security(security_findings(resolved.values), resolved)
         for key in _CONVERTERS:
             if key in own:
                 self._find_converter(own[key], key, resolved)
         return worker, resolved
+
+    def _kafka_security(self, findings: Iterable[Finding], resolved: _Resolved) -> None:
+        for finding in findings:
+            self._findings.add(
+                resolved.place_of(finding.key), finding.message, f"{resolved.scope}.{finding.key}", finding.remedy
+            )
 
     def _registry_client(self, resolved: _Resolved) -> None:
         given = {key: value for key, value in resolved.values.items() if key.startswith(REGISTRY_CLIENT)}
@@ -238,6 +246,7 @@ class _Validation:
                 task[key] = value
             else:
                 own[key] = value
+        self._kafka_security(security_findings(worker, resolved.values), resolved)
         if plugin is None:
             return None
         shared = {known.key for known in properties_of(plugin.config_model)}

@@ -26,6 +26,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from cdc.errors import FatalError, RetriableError
+from cdc.kafka.clients import made, refused
 from cdc.kafka.settings import client_settings, translate
 from cdc.kafka.topics import topic_ids
 
@@ -100,10 +101,7 @@ class RecordConsumer:
         self._consumer = self._make()
 
     def _make(self) -> Consumer:
-        try:
-            return Consumer({**self._settings, "error_cb": self._on_error, "on_commit": self._on_commit})
-        except KafkaException as error:
-            raise translate(error, "making a consumer") from None
+        return made(Consumer, {**self._settings, "on_commit": self._on_commit}, self._on_error)
 
     # --- topics ------------------------------------------------------------------------------------------
 
@@ -122,7 +120,7 @@ class RecordConsumer:
 
     def _admin_client(self) -> AdminClient:
         if self._admin is None:
-            self._admin = AdminClient(self._admin_settings)
+            self._admin = made(AdminClient, self._admin_settings, self._on_refusal)
         return self._admin
 
     def subscribe(self, topics: Collection[str]) -> None:
@@ -343,7 +341,13 @@ class RecordConsumer:
     def _on_commit(self, error: KafkaError | None, _parts: list[TopicPartition]) -> None:
         self._outcomes = [error]
 
+    def _on_refusal(self, error: KafkaError) -> None:
+        self._fatal = self._fatal or refused(error)
+
     def _on_error(self, error: KafkaError) -> None:
+        self._on_refusal(error)
+        if self._fatal is not None:
+            return
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
             if not self.away:
                 _log.warning("Kafka does not answer", error=error.str())

@@ -9,6 +9,7 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from cdc.errors import FatalError, RetriableError
+from cdc.kafka.clients import Refusal, made
 from cdc.kafka.settings import client_settings, translate
 
 __all__ = ["encode_offset", "read_offsets"]
@@ -40,15 +41,15 @@ def read_offsets(
         "enable.auto.commit": False,
     }
     ends = _ends({**settings, "isolation.level": "read_uncommitted"}, topic, partitions, pump)
-    consumer = Consumer(
-        {
-            **settings,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
-        }
-    )
+    refusal = Refusal()
+    reading = {
+        **settings,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 50,
+    }
+    consumer = made(Consumer, reading, refusal)
     found: dict[str, Any] = {}
     try:
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
@@ -57,6 +58,7 @@ def read_offsets(
                 raise RetriableError("asked to stop while reading the source offsets")
             pump()
             message = consumer.poll(_SLICE_S)
+            refusal.check()
             if message is None:
                 continue
             error = message.error()
@@ -79,7 +81,8 @@ def read_offsets(
 
 def _ends(settings: dict[str, Any], topic: str, partitions: int, pump: Callable[[], None]) -> dict[int, int]:
     """Where each partition ends now. Asked read-uncommitted: the other end is before any open transaction."""
-    consumer = Consumer(settings)
+    refusal = Refusal()
+    consumer = made(Consumer, settings, refusal)
     ends: dict[int, int] = {}
     try:
         for partition in range(partitions):
@@ -88,6 +91,7 @@ def _ends(settings: dict[str, Any], topic: str, partitions: int, pump: Callable[
             if high > 0:
                 ends[partition] = high
     except KafkaException as error:
+        refusal.check(consumer)
         raise translate(error, f"asking for the ends of the offsets topic {topic}") from None
     finally:
         consumer.close()

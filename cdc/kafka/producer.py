@@ -14,6 +14,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc.errors import CdcError, FatalError, RetriableError
+from cdc.kafka.clients import Refusal, made
 from cdc.kafka.settings import client_settings, translate
 
 __all__ = ["Headers", "RecordProducer", "RecordTooLarge", "Undelivered"]
@@ -90,8 +91,8 @@ class RecordProducer:
         self._fatal: KafkaError | None = None
         self._failed: KafkaError | None = None
         self._too_large: list[Undelivered] = []
-        settings["error_cb"] = self._on_error
-        self._producer = Producer(settings)
+        self._refused = Refusal()
+        self._producer = made(Producer, settings, self._on_error)
         self._transactional = transactional_id is not None
         self._pump = pump
         self._open = False
@@ -195,6 +196,8 @@ class RecordProducer:
                     raise RetriableError(f"{doing}: {cause.str()} ({cause.name()})") from None
                 if not cause.retriable():
                     raise translate(cause, doing) from None
+                self._producer.poll(0)  # serves error_cb: is there anything to wait for?
+                self._refused.check()
                 if time.monotonic() - started > TRANSACTION_TIMEOUT_MS / 1000:
                     raise RetriableError(f"{doing}: not done after {TRANSACTION_TIMEOUT_MS // 1000} s") from None
                 self._pump()
@@ -214,8 +217,11 @@ class RecordProducer:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
+        else:
+            self._refused(error)
 
     def _raise_failure(self) -> None:
+        self._refused.check()
         if self._failed is not None and self._failed.code() not in (
             KafkaError._PURGE_QUEUE,
             KafkaError._PURGE_INFLIGHT,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from cdc.errors import CdcError, RetriableError
+from cdc.kafka.clients import Refusal, made
 from cdc.kafka.settings import client_settings, translate
 
 __all__ = ["KeyScan"]
@@ -59,9 +60,10 @@ class KeyScan:
             "queued.max.messages.kbytes": 16 << 10,
             "fetch.wait.max.ms": 50,
         }
-        self._consumer = Consumer(settings)
+        self._refusal = Refusal()
+        self._consumer = made(Consumer, settings, self._refusal)
         # A commit is known before its markers are written: until then what is committed ends before the topic does.
-        self._asking = Consumer({**settings, "isolation.level": "read_uncommitted"})
+        self._asking = made(Consumer, {**settings, "isolation.level": "read_uncommitted"}, self._refusal)
         self._positions = dict.fromkeys(range(partitions), 0)
         self._error: CdcError | None = None
         self._stopping = threading.Event()
@@ -139,6 +141,7 @@ class KeyScan:
                 if high > low:
                     ends[partition] = high
         except KafkaException as error:
+            self._refusal.check(self._asking)
             raise translate(error, f"asking for the ends of {self.topic}") from None
         return ends
 

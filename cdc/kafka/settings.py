@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from cdc.errors import CdcError, FatalError, RetriableError
+from cdc.kafka.security import SECURITY, security_settings
 
 __all__ = ["client_settings", "translate"]
 
 _log = logging.getLogger("cdc.kafka.librdkafka")
 
-_SHARED: Final = ("security.", "sasl.", "ssl.", "client.")
-_JAAS_OPTION: Final = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))')
+_SHARED: Final = (*SECURITY, "client.")
 
 _AUTHORIZATION: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -40,7 +39,7 @@ def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
     """librdkafka's settings for a ``producer``, ``consumer`` or ``admin`` client of this worker.
 
     The brokers, then what the worker has for all its clients (``security.protocol``, ``sasl.*``, ``ssl.*``), then
-    what it has under the role's prefix. A JAAS configuration, which only Java reads, becomes user name and password.
+    what it has under the role's prefix. Security properties that only Java reads are translated (`security_settings`).
     """
     prefix = role + "."
     settings: dict[str, Any] = {"bootstrap.servers": worker["bootstrap.servers"], "log.connection.close": False}
@@ -48,14 +47,10 @@ def client_settings(worker: Mapping[str, str], role: str) -> dict[str, Any]:
     # client sees few of: what it has to say comes back as errors.
     # At its usual level it tells every failed attempt to connect, hundreds in a minute; what matters comes back too.
     settings |= {"log_level": 0} if role == "admin" else {"logger": _log, "log_level": 2}
-    settings.update({key: value for key, value in worker.items() if key.startswith(_SHARED)})
-    settings.update({key.removeprefix(prefix): value for key, value in worker.items() if key.startswith(prefix)})
-    jaas = settings.pop("sasl.jaas.config", "")
-    options = {match[1]: re.sub(r"\\(.)", r"\1", match[2] or match[3] or "") for match in _JAAS_OPTION.finditer(jaas)}
-    for name in ("username", "password"):
-        if name in options:
-            settings.setdefault(f"sasl.{name}", options[name])
-    return settings
+    own = {key: value for key, value in worker.items() if key.startswith(_SHARED)}
+    own |= {key.removeprefix(prefix): value for key, value in worker.items() if key.startswith(prefix)}
+    settings |= {key: value for key, value in own.items() if not key.startswith(SECURITY)}
+    return settings | security_settings(own)
 
 
 def translate(error: KafkaError | KafkaException, doing: str) -> CdcError:

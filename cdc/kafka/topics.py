@@ -14,6 +14,7 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from cdc.errors import RetriableError
+from cdc.kafka.clients import Refusal, made
 from cdc.kafka.settings import client_settings, translate
 
 __all__ = ["COMPACTED", "DELETE_RETENTION_MS", "EVENTS", "TopicFacts", "Topics", "topic_ids", "topics_there"]
@@ -92,7 +93,8 @@ class Topics:
         self._missing: set[str] = set()
         self._asked: Mapping[str, Future[Any]] = {}
         self._asked_at = time.monotonic()
-        self._admin = AdminClient(client_settings(worker, "admin"))
+        self._refusal = Refusal()
+        self._admin = made(AdminClient, client_settings(worker, "admin"), self._refusal)
         self._pump = pump
         self._known: dict[str, int] = {}
         self._partitions = int(worker.get("topic.creation.default.partitions", "-1"))
@@ -129,9 +131,7 @@ class Topics:
                 config={**config, **self._settings} if partitions is None else dict(config),
             )
             future = self._admin.create_topics([new], operation_timeout=10, request_timeout=15)[topic]
-            while not future.done():
-                self._pump()
-                self._admin.poll(0.05)
+            self._await(future)
             error = future.exception()
             if isinstance(error, KafkaException):
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -146,13 +146,17 @@ class Topics:
         self._known[topic] = facts.partitions
         return facts.partitions
 
+    def _await(self, future: Future[Any]) -> None:
+        while not future.done():
+            self._pump()
+            self._admin.poll(0.05)
+            self._refusal.check()
+
     def limit(self, topic: str) -> int | None:
         """The topic's ``max.message.bytes``; ``None`` if the brokers do not tell it."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
         future = self._admin.describe_configs([resource], request_timeout=15)[resource]
-        while not future.done():
-            self._pump()
-            self._admin.poll(0.05)
+        self._await(future)
         if future.exception() is not None:
             return None
         entry = future.result().get("max.message.bytes")
@@ -202,9 +206,7 @@ class Topics:
         A describe request, because a plain metadata request for one name lets brokers create it with their defaults.
         """
         future = self._admin.describe_topics(TopicCollection([topic]), request_timeout=15)[topic]
-        while not future.done():
-            self._pump()
-            self._admin.poll(0.05)
+        self._await(future)
         error = future.exception()
         if _is_unknown(error):
             return None

@@ -106,7 +106,8 @@ class ApacheKafka(Kafka):
 
     Internal topics have one replica and few partitions, groups do not wait for more members, and topics
     are not created by mistake (``auto.create.topics.enable=false``). ``settings`` are broker properties
-    and win over all else; ``heap`` is the JVM's ``-Xmx``.
+    and win over all else; ``heap`` is the JVM's ``-Xmx``. ``listeners`` are more listeners beside the plaintext
+    one, by name, each with its security protocol; what they need of keys and logins is in ``settings``.
     """
 
     name: ClassVar[str] = f"Apache Kafka {_kafka_jars.KAFKA_VERSION}"
@@ -117,12 +118,18 @@ class ApacheKafka(Kafka):
         directory: str | os.PathLike[str] | None = None,
         port: int | None = None,
         settings: Mapping[str, str | int] | None = None,
+        listeners: Mapping[str, str] | None = None,
         heap: str = "512m",
         die_with_parent: bool = False,
     ) -> None:
         super().__init__(directory=directory, port=port, die_with_parent=die_with_parent)
         self.heap = heap
+        self._listeners = {name: (protocol, free_port()) for name, protocol in (listeners or {}).items()}
         self._settings = {name: str(value) for name, value in (settings or {}).items()}
+
+    def listener(self, name: str) -> str:
+        """``localhost:port`` of one of ``listeners``: certificates are for names."""
+        return f"localhost:{self._listeners[name][1]}"
 
     @property
     def version(self) -> str:
@@ -181,14 +188,16 @@ class ApacheKafka(Kafka):
 
     def _properties(self) -> dict[str, str]:
         controller = f"{self.host}:{free_port()}"  # a static quorum keeps no address on disk
+        more = "".join(f",{name}://{self.listener(name)}" for name in self._listeners)
+        protocols = "".join(f",{name}:{protocol}" for name, (protocol, _) in self._listeners.items())
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{self.endpoint},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.endpoint}",
+            "listeners": f"PLAINTEXT://{self.endpoint}{more},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.endpoint}{more}",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}",
             "log.dirs": str(self.data),
             "auto.create.topics.enable": "false",
             "default.replication.factor": "1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Final
@@ -13,6 +13,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from cdc.config import Config, ConnectorSpec
 from cdc.errors import Finding
+from cdc.kafka.clients import Refusal
+from cdc.kafka.security import SECURITY
 from cdc.kafka.settings import client_settings
 
 __all__ = ["BOOTSTRAP", "check_kafka"]
@@ -34,21 +36,10 @@ _Settings = Mapping[str, str]
 
 def check_kafka(config: Config) -> list[Finding]:
     """What is wrong with the brokers and topics of ``config``. If none answers, that alone, as ``BOOTSTRAP``'s."""
-    errors: list[str] = []
-    settings = {"logger": _log, "error_cb": lambda error: errors.append(error.str())}
-    try:
-        admin = AdminClient(client_settings(config.properties, "admin") | settings)
-    except KafkaException as error:
-        remedy = "Correct the admin.*, security.*, sasl.* and ssl.* settings: they are librdkafka's"
-        return [Finding(f"the Kafka client refuses its settings: {error.args[0].str()}", BOOTSTRAP, remedy=remedy)]
-    try:
-        cluster = admin.list_topics(timeout=_TIMEOUT)
-    except KafkaException as error:
-        admin.poll(0)  # serves error_cb: a connection's error says more than the time-out of the question
-        cause = errors[-1] if errors else error.args[0].str()
-        message = f"no Kafka broker answers at {config.worker.bootstrap_servers}: {cause}"
-        remedy = "Start Kafka, or correct bootstrap.servers and the security settings (security.*, sasl.*, ssl.*)"
-        return [Finding(message, BOOTSTRAP, remedy=remedy)]
+    answer = _asked(client_settings(config.properties, "admin"), BOOTSTRAP)
+    if isinstance(answer, Finding):
+        return [answer]
+    admin, cluster = answer
     topics = {name: set(topic.partitions) for name, topic in cluster.topics.items()}
     check = _Check(config, admin, topics, str(next(iter(cluster.brokers))))
     try:
@@ -58,7 +49,53 @@ def check_kafka(config: Config) -> list[Finding]:
         check.add(f"Kafka refused a question: {refused.str()} ({refused.name()})", BOOTSTRAP, _remedy(refused))
     except FutureTimeout:
         check.add(f"Kafka did not answer within {_TIMEOUT:g} s", BOOTSTRAP, "Look at its log")
-    return check.found
+    return check.found + list(_own_logins(config))
+
+
+def _asked(settings: Mapping[str, Any], key: str) -> tuple[AdminClient, Any] | Finding:
+    """A client and what it is told of the cluster; or why not, as a finding about ``key``."""
+    errors: list[str] = []
+    refusal = Refusal()
+
+    def on_error(error: KafkaError) -> None:
+        errors.append(error.str())
+        refusal(error)
+
+    whole: dict[str, Any] = {**settings, "logger": _log, "error_cb": on_error}
+    try:
+        admin = AdminClient(whole)
+    except KafkaException as error:
+        remedy = "Correct the security.*, sasl.* and ssl.* settings, and those under admin., producer. and consumer."
+        return Finding(f"the Kafka client refuses its settings: {error.args[0].str()}", key, remedy=remedy)
+    try:
+        return admin, admin.list_topics(timeout=_TIMEOUT)
+    except KafkaException as error:
+        admin.poll(0)  # serves error_cb: a connection's error says more than the time-out of the question
+        if refusal.error is not None:
+            message, _, remedy = str(refusal.error).partition(". Remedy: ")
+            return Finding(message, key, remedy=remedy[:1].upper() + remedy[1:])
+        cause = errors[-1] if errors else error.args[0].str()
+        message = f"no Kafka broker answers at {settings['bootstrap.servers']}: {cause}"
+        remedy = "Start Kafka, or correct bootstrap.servers and the security settings (security.*, sasl.*, ssl.*)"
+        return Finding(message, key, remedy=remedy)
+
+
+def _own_logins(config: Config) -> Iterator[Finding]:
+    """Whether connectors get in where they or a kind of client have a login of their own."""
+    tried = [_login(config.properties, "admin")]
+    for spec in config.connectors:
+        for role in ("producer", "consumer") if spec.kind == "source" else ("consumer",):
+            login = _login(spec.worker, role)
+            if login in tried:
+                continue
+            tried.append(login)
+            answer = _asked({"bootstrap.servers": spec.worker["bootstrap.servers"], **login}, f"connectors.{spec.name}")
+            if isinstance(answer, Finding):
+                yield answer
+
+
+def _login(worker: Mapping[str, str], role: str) -> dict[str, Any]:
+    return {name: value for name, value in client_settings(worker, role).items() if name.startswith(SECURITY)}
 
 
 class _Check:
@@ -73,12 +110,21 @@ class _Check:
         self.found.append(Finding(message, key=key, remedy=remedy))
 
     def all(self) -> None:
-        limits = self._settings(ResourceType.BROKER, [self._broker])[self._broker]
+        limits = self._limits()
         self._internal_topics()
-        if limits:  # a broker that tells none of its settings may take a dry run for the real thing
+        if limits is None or limits:  # a broker that tells none of its settings may take a dry run for the real thing
             self._creation()
-        self._sizes(int(limits.get("message.max.bytes") or 0))
+        self._sizes(int((limits or {}).get("message.max.bytes") or 0))
         self._data_topics()
+
+    def _limits(self) -> _Settings | None:
+        """The settings of a broker; ``None`` if this principal may not ask for them, which the bridge need not."""
+        try:
+            return self._settings(ResourceType.BROKER, [self._broker])[self._broker]
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+                return None
+            raise
 
     def _settings(self, kind: ResourceType, names: Iterable[str]) -> dict[str, _Settings]:
         """The settings of brokers or topics by their names. `KafkaException` when it is not allowed to ask."""

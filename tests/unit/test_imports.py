@@ -28,7 +28,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "mirror": {*_BASE, "codec"},
     "reader": {*_BASE, "codec"},
     "redis": {*_BASE, "codec", "mirror", "tls"},
-    "config": {*_BASE, "registry"},
+    "config": {*_BASE, "kafka", "registry"},
     # Connectors reach the runtime as plugins: it imports none of them.
     "runtime": {*_BASE, "codec", "config", "converters", "kafka", "mirror", "observe", "registry"},
     "operate": {
@@ -55,6 +55,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 
 PURE = (
     "cdc/codec",
+    "cdc/config/kafka_security.py",
+    "cdc/kafka/security.py",
     "cdc/postgres/pgoutput.py",
     "cdc/postgres/position.py",
     "cdc/registry/avro.py",

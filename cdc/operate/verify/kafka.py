@@ -9,6 +9,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from cdc.errors import RetriableError
+from cdc.kafka.clients import Refusal, made
 from cdc.kafka.settings import client_settings, translate
 
 __all__ = ["TopicEnds"]
@@ -23,17 +24,17 @@ class TopicEnds:
     def __init__(self, worker: Mapping[str, str], topic: str) -> None:
         self._topic = topic
         self._empty: set[tuple[int, int, int]] = set()
-        self._consumer = Consumer(
-            {
-                **client_settings(worker, "consumer"),
-                "group.id": "cdc-verify",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
-            }
-        )
+        self._refusal = Refusal()
+        settings = {
+            **client_settings(worker, "consumer"),
+            "group.id": "cdc-verify",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 50,
+        }
+        self._consumer = made(Consumer, settings, self._refusal)
 
     def close(self) -> None:
         self._consumer.close()
@@ -52,6 +53,7 @@ class TopicEnds:
                 place = TopicPartition(self._topic, partition)
                 ends[partition] = self._consumer.get_watermark_offsets(place, timeout=_ASK_S)[1]
         except KafkaException as error:
+            self._refusal.check(self._consumer)
             raise translate(error, doing) from None
         return ends
 
