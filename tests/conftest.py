@@ -5,7 +5,7 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["fix_servers", "fix_dummies", "fix_secure"]
+pytest_plugins = ["leaks", "fix_servers", "fix_dummies", "fix_secure"]
 
 # A shell starts what runs in its background with SIGINT ignored, and so would every process of these tests be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

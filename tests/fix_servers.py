@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+import leaks
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from passwords import password
 from psycopg import sql
 
 from cdc.local import MissingPart, Server
@@ -55,6 +57,7 @@ def started(server: AnyServer) -> Iterator[AnyServer]:
             stack.enter_context(server)
         except MissingPart as error:
             missing(error)
+        stack.callback(leaks.look, server.log, f"the log of {server.name}")  # before its folder is removed
         yield server
 
 
@@ -78,13 +81,13 @@ def topics(server: Kafka) -> set[str]:
 
 @pytest.fixture(scope="session")
 def postgres15() -> Iterator[SystemPostgres]:
-    with started(SystemPostgres(15, settings=_POSTGRES_SETTINGS)) as server:
+    with started(SystemPostgres(15, settings=_POSTGRES_SETTINGS, password=password("postgres"))) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres18() -> Iterator[EmbeddedPostgres]:
-    with started(EmbeddedPostgres(settings=_POSTGRES_SETTINGS)) as server:
+    with started(EmbeddedPostgres(settings=_POSTGRES_SETTINGS, password=password("postgres"))) as server:
         yield server
 
 

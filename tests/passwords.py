@@ -9,8 +9,8 @@ __all__ = ["MARK", "MARKS", "password"]
 MARK: Final = "n0t-t0-be-sh0wn"
 """In every password that `password` makes, and nowhere else: a text that has it has leaked one."""
 
-MARKS: Final = (MARK, "hunter2", "hunter3")
-"""The latter stand for passwords where their form matters (escapes, quotes, encodings)."""
+MARKS: Final = (MARK,)
+"""What is looked for."""
 
 
 def password(name: str) -> str:

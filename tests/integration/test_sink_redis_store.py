@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from passwords import MARK, password
 
 from cdc.errors import FatalError, RetriableError
 from cdc.local._ports import free_port
@@ -286,27 +287,27 @@ def test_a21_a_replica_is_waited_out(own: World) -> None:
 
 
 def test_a_user_without_permission_is_told_what_to_grant(own: World) -> None:
-    own.client.execute_command("ACL", "SETUSER", "cdc", "on", ">pw", "~*", "+@all", "-hset")
+    own.client.execute_command("ACL", "SETUSER", "cdc", "on", ">" + password("redis cdc"), "~*", "+@all", "-hset")
     user = {"redis.username": "cdc", "redis.password": "pw"}
     connector = own.connector(**{key.replace(".", "_"): value for key, value in user.items()})
     [finding] = connector.check()
     assert finding.remedy == "ACL SETUSER cdc +hset"
-    store = own.store(0, redis_username="cdc", redis_password="pw")
+    store = own.store(0, redis_username="cdc", redis_password=password("redis cdc"))
     with pytest.raises(FatalError, match=r"NOPERM.*Remedy: grant"):
         own.write(store, own.batch(own.put("1", a="x"), 1))
     own.client.execute_command("ACL", "SETUSER", "cdc", "+hset", "resetkeys", "~__cdc:*")
-    [finding] = own.connector(redis_username="cdc", redis_password="pw").check()
+    [finding] = own.connector(redis_username="cdc", redis_password=password("redis cdc")).check()
     assert finding.remedy == f"ACL SETUSER cdc ~{own.name}:*"
 
 
 def test_a_wrong_password_stops_and_is_not_repeated(own: World) -> None:
-    own.client.config_set("requirepass", "hunter2")
-    store = own.store(redis_password="hunter3")
+    own.client.config_set("requirepass", password("redis"))
+    store = own.store(redis_password=password("wrong"))
     with pytest.raises(FatalError) as raised:
         store.take([own.part(0)])
-    assert "hunter" not in str(raised.value)
-    [finding] = own.connector(redis_password="hunter3").check()
-    assert "hunter" not in str(finding)
+    assert MARK not in str(raised.value)
+    [finding] = own.connector(redis_password=password("wrong")).check()
+    assert MARK not in str(finding)
 
 
 def test_a31_an_eviction_policy_is_refused_with_the_statement_that_mends_it(own: World) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from passwords import MARK, password
 
 from cdc.errors import FatalError, RetriableError
 from cdc.plugin import Sweep, TaskContext
@@ -474,8 +475,8 @@ def test_names_that_kafka_cannot_have_are_replaced_and_never_shared(
 
 def test_a_wrong_password_is_refused_without_telling_it(database: Database, tail: Callable[..., Tail]) -> None:
     with pytest.raises(FatalError, match="password authentication failed") as caught:
-        tail(database_password="s3cret-never-shown").start()
-    assert "s3cret" not in str(caught.value)
+        tail(database_password=password("wrong")).start()
+    assert MARK not in str(caught.value)
 
 
 def test_a_role_with_no_more_rights_than_needed_streams(database: Database, tail: Callable[..., Tail]) -> None:
