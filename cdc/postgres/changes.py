@@ -127,8 +127,12 @@ class Decoder:
         """Tell the changes of this table again."""
         if oid in self._held:
             self._held.remove(oid)
-            if oid in self._told:
-                self._relate(oid, self._tables.captured(self._told[oid]))
+            self.renew(oid)
+
+    def renew(self, oid: int) -> None:
+        """Tell the changes of this table by its types as they are now: when they change, no Relation message comes."""
+        if oid in self._told and oid not in self._held:
+            self._relate(oid, self._tables.captured(self._told[oid]))
 
     def _relate(self, oid: int, table: CapturedTable | None) -> None:
         if self.signals is not None and oid == self.signals.oid:
@@ -211,7 +215,7 @@ class Decoder:
         if found is None:
             return
         table, tx = found
-        row, end, _ = read_tuple(frame, 31)
+        row, end, unchanged = read_tuple(frame, 31)
         check_end(frame, end, table)
         check_width(row, table)
         if not table.whole:
@@ -221,7 +225,10 @@ class Decoder:
         if table.oid in self._watched:
             self._touch(table, row)
         lsn = int.from_bytes(frame[1:9], "big")
-        out.append(RowChange(table.shape, "c", row, None, row, tx, lsn, self._ordinal, 0))
+        change = RowChange(table.shape, "c", row, None, row, tx, lsn, self._ordinal, 0)
+        out.append(change)
+        if unchanged:  # an UPDATE that brought the row into the publication's row filter is told as an INSERT
+            self._reselect(table, change)
 
     def _update(self, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         found = self._row(frame)
@@ -268,9 +275,12 @@ class Decoder:
             change = RowChange(shape, "u", row, before, row, tx, lsn, ordinal, 0)
         out.append(change)
         if unchanged:
-            columns = [i for i, value in enumerate(row) if value is UNCHANGED]
-            if columns:
-                self.reselects.append(Reselect(table, change, columns))
+            self._reselect(table, change)
+
+    def _reselect(self, table: CapturedTable, change: RowChange) -> None:
+        columns = [i for i, value in enumerate(change.after or ()) if value is UNCHANGED]
+        if columns:
+            self.reselects.append(Reselect(table, change, columns))
 
     def _delete(self, frame: bytes, out: list[RowChange | ConnectRecord]) -> None:
         found = self._row(frame)

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from cdc.errors import FatalError
+from cdc.errors import FatalError, RetriableError
 from cdc.postgres.catalog import TableInfo, qualified
 from cdc.postgres.connection import Connection
 from cdc.postgres.copytext import parse_row
@@ -24,6 +24,7 @@ __all__ = [
     "Describe",
     "TableGone",
     "check_condition",
+    "check_files",
     "check_statement",
     "copy_lines",
     "described",
@@ -77,6 +78,21 @@ def described(
     if table is None or row is None:
         raise _gone(full_name)
     return DatabaseSnapshot.parse(row[0], standby=row[1]), table
+
+
+def check_files(connection: Connection, table: TableInfo) -> None:
+    """`RetriableError` when the locked table was rewritten or truncated after the transaction's snapshot was taken.
+
+    To that snapshot the new file is empty (see `lock_table`). Its catalog is compared with the one of now.
+    """
+    query = sql.SQL(
+        "select from pg_class c where c.relkind = 'r' and c.relfilenode is distinct from pg_relation_filenode(c.oid)"
+        " and (c.oid = {0} or c.oid in (select relid from pg_partition_tree({0}))) limit 1"
+    ).format(sql.Literal(table.oid))
+    if connection.execute(query).fetchone() is not None:
+        raise RetriableError(
+            f"{table.full_name} was rewritten after its snapshot was exported: starting again, to read it in another"
+        )
 
 
 def check_condition(connection: Connection, table: TableInfo, condition: str) -> None:

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.pq.abc import PGresult
 
 from cdc.errors import RetriableError
-from cdc.postgres.captured_table import Reselect
+from cdc.postgres.captured_table import CapturedTable, Reselect
 from cdc.postgres.catalog import TableInfo
 from cdc.postgres.connection import Connection, translate
 from cdc.postgres.fingerprint import Fingerprint
@@ -56,45 +56,75 @@ def reselect(
         for start in range(0, len(group), BATCH):
             batch = group[start : start + BATCH]
             keep_alive()
-            known = info is not None and batch[0].table.shape.key
-            found = _read(batch, connection(), info, then, keep_alive, stopping) if info is not None and known else {}
-            _apply(batch, found)
+            places = () if info is None else _identity(batch[0].table, info)
+            found = {}
+            if info is not None and places:
+                found = _read(batch, places, connection(), info, then, keep_alive, stopping)
+            _apply(batch, places, found)
+
+
+def _identity(table: CapturedTable, info: TableInfo) -> tuple[int, ...]:
+    """The places of columns that tell a row from all others; none where there are no such columns.
+
+    These are the record key's, unless somebody chose a key that rows can share.
+    """
+    places = {table.name(place): place for place in range(len(table.shape.columns)) if place not in table.masks}
+    key = [table.name(place) for place in table.shape.key]
+    unique = [index.columns for index in info.unique]
+    if info.primary_key and not info.deferrable:
+        unique.insert(0, info.primary_key)
+    if any(set(columns) <= set(key) for columns in unique):
+        return table.shape.key
+    columns = next((columns for columns in unique if places.keys() >= set(columns)), ())
+    return tuple(places[name] for name in columns)
+
+
+def _values(item: Reselect, places: Sequence[int]) -> tuple[bytes, ...] | None:
+    """The values of these columns; ``None`` when one is not known."""
+    row = item.change.after or ()
+    values = tuple(value for value in (row[place] for place in places) if isinstance(value, bytes))
+    return values if len(values) == len(places) else None
 
 
 def _read(
     batch: list[Reselect],
+    places: Sequence[int],
     connection: Connection,
     info: TableInfo,
     then: Fingerprint | None,
     keep_alive: Callable[[], None],
     stopping: Callable[[], bool],
 ) -> dict[tuple[bytes, ...], list[bytes | None]]:
-    """Key → values of the wanted columns, in a snapshot that sees every transaction of the batch."""
+    """Values at ``places`` → values of the wanted columns, in a snapshot that sees every transaction of the batch."""
     table = batch[0].table
-    shape = table.shape
-    key = [table.name(i) for i in shape.key]
+    key = [table.name(i) for i in places]
     wanted = [table.name(i) for i in batch[0].columns]
     types = {column.name: column.type_name for column in info.columns}
     if any(name not in types for name in (*key, *wanted)):
         return {}  # dropped or renamed since: there is no such value any more
-    changes = {tuple(item.change.after[i] for i in shape.key): item for item in batch if item.change.after is not None}
-    values = sql.SQL(", ").join(
+    changes = {values: item for item in batch if (values := _values(item, places)) is not None}
+    if not changes:
+        return {}
+    rows = sql.SQL(", ").join(
         sql.SQL("({})").format(
             sql.SQL(", ").join(
                 sql.SQL("{}::{}").format(sql.Literal(value.decode()), sql.SQL(types[name]))
-                for value, name in zip(row, key, strict=True)
+                for value, name in zip(values, key, strict=True)
             )
         )
-        for row in changes
+        for values in changes
     )
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in (*key, *wanted))
-    query = sql.SQL("select {}, {}, {} from {} t where ({}) in ({})").format(
+    # By now the name may be another table's.
+    own = "t.tableoid = {0}" if info.kind == "r" else "t.tableoid in (select relid from pg_partition_tree({0}))"
+    query = sql.SQL("select {}, {}, {} from {} t where {} and ({}) in ({})").format(
         columns,
         sql.SQL(_ATTRIBUTES).format(sql.Literal(info.oid)),
         sql.SQL("xmin" if info.kind == "r" else "null"),
         info.source,
+        sql.SQL(own).format(sql.Literal(info.oid)),
         sql.SQL(", ").join(sql.Identifier(name) for name in key),
-        values,
+        rows,
     )
     xids = {item.change.tx.xid for item in batch if item.change.tx.xid is not None}
     wait = _Pauses(keep_alive, stopping)
@@ -190,15 +220,16 @@ class _Pauses:
         self._pause = min(self._pause * 2, 0.5)
 
 
-def _apply(batch: list[Reselect], found: Mapping[tuple[bytes, ...], list[bytes | None]]) -> None:
+def _apply(batch: list[Reselect], places: Sequence[int], found: Mapping[tuple[bytes, ...], list[bytes | None]]) -> None:
     for item in batch:
         row = item.change.after
         if row is None:
             continue
-        values = found.get(tuple(row[i] for i in item.table.shape.key))
+        place = _values(item, places)
+        values = None if place is None else found.get(place)
         if values is None:
             item.change.unknown = [item.table.shape.columns[i].name for i in item.columns]
         else:
-            for place, value in zip(item.columns, values, strict=True):
-                mask = item.table.masks.get(place)
-                row[place] = value if mask is None or value is None else mask(value)
+            for at, value in zip(item.columns, values, strict=True):
+                mask = item.table.masks.get(at)
+                row[at] = value if mask is None or value is None else mask(value)

@@ -33,6 +33,7 @@ from cdc.postgres.chunk_sql import (
     Describe,
     TableGone,
     check_condition,
+    check_files,
     check_statement,
     copy_lines,
     described,
@@ -345,9 +346,11 @@ class ChunkReader:
     def _read_exported(self, connection: Connection, marking: Connection, reading: Reading, exported: Exported) -> None:
         connection.execute("begin transaction isolation level repeatable read read only")
         try:
+            lock_table(connection, reading.schema, reading.name)
             connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(exported.name)))
             snapshot, table = described(connection, reading.oid, reading.full_name, self._describe)
             exported.holder.close()
+            check_files(connection, table)
             rows: list[RawRow] = []
             size = 0
             first = True

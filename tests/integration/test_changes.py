@@ -140,6 +140,15 @@ HISTORIES = {
         columns="id, a",
         select="where a % 2 = 0",
     ),
+    "a row filter and large values": History(
+        "create table t (id int primary key, a int not null, big text); alter table t alter big set storage external;"
+        " create unique index i on t (id, a); alter table t replica identity using index i;"
+        f" insert into t select i, i, {BIG} || i from generate_series(1, 4) i;"
+        " create publication made for table t where (a % 2 = 0)",
+        ["update t set a = a + 1", "update t set a = a + 1 where id < 3", "update t set a = 7"],
+        settings={"publication_name": "made"},
+        select="where a % 2 = 0",
+    ),
     "partitions through their root": History(
         "create table t (id int, region text, v int, big text, primary key (id, region)) partition by list (region);"
         " alter table t alter big set storage external; create table t_eu partition of t for values in ('eu');"

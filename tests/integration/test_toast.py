@@ -133,3 +133,30 @@ def test_a_value_read_again_is_never_of_a_commit_that_a_crash_can_lose(database1
                 assert flushed == (True,)
     finally:
         source.stop()
+
+
+def test_rows_that_share_a_record_key_keep_their_own_values(database18: Database) -> None:
+    """The key that somebody chose does not tell which row a value is to be read of."""
+    database18.execute(
+        "create table t (customer int, line int, n int, big text, primary key (customer, line));"
+        " alter table t alter big set storage external;"
+        " insert into t select 1, i, 0, repeat(i::text, 5000) from generate_series(1, 3) i;"
+        " create table u (customer int, line int primary key, n int, big text); create unique index i on u (line, n);"
+        " alter table u alter big set storage external, alter n set not null, replica identity using index i;"
+        " insert into u select null, i, 0, repeat(i::text, 5000) from generate_series(1, 3) i"
+    )
+    source = Tail(
+        database18,
+        message_key_columns="public.t:customer;public.u:n",
+        topic_creation_default_cleanup_policy="delete",
+    ).start()
+    try:
+        source.snapshot()
+        before = len(source.records)
+        database18.execute("update t set n = 1; update u set customer = 1")
+        source.until(lambda: len(source.records) == before + 6)
+        for change in source.records[before:]:
+            assert change.after is not None
+            assert change.after[3] == (change.after[1] or b"") * 5000
+    finally:
+        source.stop()

@@ -71,6 +71,14 @@ UPDATE = frame(b"U" + OID + b"O" + a_row(b"1", b"x") + b"N" + a_row(b"1", b"y"))
 UNCHANGED_UPDATE = frame(b"U" + OID + b"O" + a_row(b"1", b"x") + b"N" + a_row(b"1", b"x"))
 
 
+def test_an_insert_can_lack_large_values() -> None:
+    """An UPDATE that brings a row into the publication's row filter is told as an INSERT, without unchanged TOAST."""
+    made = Decoder(OneTable(), Tracker(StoredPosition(1, 0, None, None, {}), 0.0), TouchLog(), 1, None)
+    insert = frame(b"I" + OID + b"N" + (2).to_bytes(2, "big") + b"t" + (1).to_bytes(4, "big") + b"1" + b"u")
+    (change,) = made.feed([BEGIN, RELATION, insert])
+    assert [(item.change, item.columns) for item in made.reselects] == [(change, [1])]
+
+
 @pytest.mark.parametrize(
     ("message", "skipped", "skip_unchanged", "told"),
     [
