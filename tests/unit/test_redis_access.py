@@ -99,15 +99,15 @@ def test_what_the_uri_says_wins_over_the_settings_beside_it() -> None:
     ("settings", "says"),
     [
         ({"redis_uri": "redis+sentinel://s1"}, "name of the master is missing"),
-        ({"redis_uri": "redis+sentinel:///main"}, "sentinels as host:port"),
-        ({"redis_uri": "redis+sentinel://s1:x/main"}, "sentinels as host:port"),
+        ({"redis_uri": "redis+sentinel:///main"}, "servers as host:port"),
+        ({"redis_uri": "redis+sentinel://s1:x/main"}, "servers as host:port"),
         ({"redis_uri": "redis+sentinel://s1/main/x"}, "no number"),
         ({"redis_uri": "redis+sentinel://s1/main/0/1"}, "name of the master is missing"),
         ({"redis_uri": "redis-sentinel://s1/0"}, "name of the master is missing"),
         ({"redis_uri": "redis+sentinel://s1/main?db=1"}, "behind a"),
         ({"redis_sentinel_nodes": "s1"}, "belong together"),
         ({"redis_sentinel_master_name": "main"}, "belong together"),
-        ({"redis_sentinel_nodes": "s1:x", "redis_sentinel_master_name": "main"}, "sentinels as host:port"),
+        ({"redis_sentinel_nodes": "s1:x", "redis_sentinel_master_name": "main"}, "servers as host:port"),
         (
             {"redis_sentinel_nodes": "s1", "redis_sentinel_master_name": "main", "redis_uri": "redis://h/0"},
             "leave the host out",
