@@ -97,7 +97,9 @@ def embedded(value: str) -> set[str]:
 def _compile(values: Iterable[str]) -> re.Pattern[str]:
     forms: set[str] = set()
     for value in values:
-        forms |= {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value, safe=""), quote(value)}
+        forms |= {value, json.dumps(value)[1:-1], repr(value)[1:-1]}
+        # A file's escapes can name half of a character, which has no UTF-8.
+        forms |= {quote(value, safe=safe, errors="surrogatepass") for safe in ("", "/")}
         # A long secret over several lines may be shown line by line (a traceback, a wrapped log).
         forms |= {line for line in value.splitlines() if len(line) >= _SHORT}
     longest_first = sorted(forms, key=len, reverse=True)

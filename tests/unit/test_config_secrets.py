@@ -93,6 +93,11 @@ def test_short_secrets_are_masked_only_where_they_stand_alone() -> None:
     assert Secrets(["abc"]).redact("user abc in abcdef, cdc.abc: 'abc'") == "user *** in abcdef, cdc.abc: '***'"
 
 
+def test_a_secret_with_half_a_character_is_masked() -> None:
+    """A file's escapes can name one; it has no UTF-8."""
+    assert Secrets(["\ud800hush-hush"]).redact("said \ud800hush-hush") == "said ***"
+
+
 def test_a_secret_with_quotes_and_newlines_is_masked_in_json_repr_and_line_by_line() -> None:
     secret = 'a"b\\c\nsecond line'
     secrets = Secrets([secret])
