@@ -41,11 +41,12 @@ Offsets = Mapping[Any, int]
 
 _REQUEST_S: Final = 5.0
 _LIMITS: Final[Mapping[str, Any]] = {
-    # Memory: what librdkafka fetches ahead, whatever the size of a transaction.
+    # Memory: what librdkafka fetches ahead, whatever the size of a transaction. A response is counted as it comes,
+    # compressed: 2 MB of it can be twenty in the queue, and ten times as many messages as of random bytes.
     "queued.max.messages.kbytes": 24 * 1024,
-    "queued.min.messages": 50_000,
-    "fetch.max.bytes": 12 << 20,
-    "max.partition.fetch.bytes": 2 << 20,
+    "queued.min.messages": 20_000,
+    "fetch.max.bytes": 2 << 20,
+    "max.partition.fetch.bytes": 1 << 20,
     # Without this a full queue is looked at again only after a second.
     "fetch.queue.backoff.ms": 5,
     "fetch.error.backoff.ms": 100,
