@@ -28,7 +28,8 @@ made(oid, type) as (
     where a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
   union select m.oid, part.type from made m join pg_type t on t.oid = m.type cross join lateral (
     select t.typelem union all select t.typbasetype
-    union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+    union all select r.rngsubtype from pg_range r
+      where r.rngtypid = t.oid or (to_jsonb(r) ->> 'rngmultitypid')::bigint::oid = t.oid
     union all select c.atttypid from pg_attribute c
       where t.typrelid <> 0 and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) part(type)
     where part.type >= 16384),
@@ -69,7 +70,13 @@ select c.oid, n.nspname, c.relname, c.relpersistence,
          order by a.attnum), '')
        from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped))
      from (select distinct m.type from made m where m.oid = c.oid) used
-     join pg_type t on t.oid = used.type and t.typrelid <> 0)
+     join pg_type t on t.oid = used.type and t.typrelid <> 0),
+  (select jsonb_object_agg(v.oid, v.version) from (
+     select e.oid::text, e.xmin::text from made m join pg_enum e on e.enumtypid = m.type where m.oid = c.oid
+     union select k.oid::text, format('%s %s', k.relnatts, (select string_agg(a.xmin::text, ' ' order by a.attnum)
+         from pg_attribute a where a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped))
+     from made m join pg_type t on t.oid = m.type join pg_class k on k.oid = t.typrelid where m.oid = c.oid
+   ) v(oid, version))
 from wanted w join pg_class c on c.oid = w.oid join pg_namespace n on n.oid = c.relnamespace
 """
 _SCHEMAS = """
@@ -120,6 +127,7 @@ def read_fingerprints(connection: Connection, publication: str, oids: Sequence[i
                 named=row[13],
                 joined={int(oid): version for oid, version in (row[14] or {}).items()},
                 composites={int(oid): attributes for oid, attributes in (row[15] or {}).items()},
+                types={int(oid): version for oid, version in (row[16] or {}).items()},
             ),
         )
         for row in rows

@@ -20,6 +20,7 @@ from cdc.postgres.fingerprint import Difference, Fingerprint, difference
 from cdc.postgres.preparation import reset_remedy
 from cdc.postgres.progress import SnapshotProgress
 from cdc.postgres.tables import key_is_gone
+from cdc.postgres.told_columns import ToldColumns
 from cdc.postgres.watch import CatalogView
 
 __all__ = ["Actions", "Evolution"]
@@ -35,6 +36,9 @@ class Actions(Protocol):
 
     def hold(self, oid: int) -> None:
         """Leave out the table's changes, and stop reading it."""
+
+    def renew(self, oid: int) -> None:
+        """The table is not what it was: tell its changes as it is now."""
 
     def leave(self, oid: int) -> None:
         """The table is not captured any more, under this name: stop reading it."""
@@ -84,6 +88,7 @@ class Evolution:
         """Tables about to be read again: fingerprint as of then, and whether ghosts are to be removed after it."""
         self._failed_at: dict[int, Fingerprint | None] = {}
         self._broken: set[int] = set()
+        self._columns = ToldColumns()
         self._offered: set[int] = set()
         self._notes: dict[str, str] = {}
 
@@ -143,8 +148,26 @@ class Evolution:
             self._beginning.pop(oid, None)
             self._broken.add(oid)
 
+    def untold(self, oid: int, reason: str) -> None:
+        """Rows of the table were told as they are not. It is read again, if the next look does not stop it."""
+        progress = self.tables.get(oid)
+        if progress is None or progress.failed or oid in self._broken:
+            return
+        if why := self._not_again(progress):
+            self._differ(progress, reason, why)
+        else:
+            _log.info("reading a table again", table=progress.full_name, reasons=reason, removing_ghosts=True)
+            self._broken.add(oid)
+
+    def telling(self, oid: int, names: tuple[str, ...]) -> None:
+        """Rows of the table are told with these columns."""
+        progress = self.tables.get(oid)
+        if progress is not None:
+            self._columns.telling(oid, names, progress.fingerprint)
+
     def begin(self, progress: SnapshotProgress, *, sweep: bool) -> None:
         """Read the table again, and with ``sweep`` remove the keys that are not found then."""
+        self._broken.discard(progress.oid)
         self._beginning[progress.oid] = self._seen.get(progress.oid, progress.fingerprint), sweep
         self._actions.read_again(progress)
 
@@ -154,6 +177,7 @@ class Evolution:
         if progress is None or oid not in self._beginning:
             return None
         fingerprint, sweep = self._beginning.pop(oid)
+        self._columns.forget(oid)
         progress.fingerprint = fingerprint
         progress.after, progress.rows, progress.done = None, 0, False
         progress.since = position if sweep or progress.since or progress.failed else ""
@@ -176,7 +200,9 @@ class Evolution:
 
     def _compare(self, progress: SnapshotProgress, now: Fingerprint) -> None:
         oid = progress.oid
-        if now == progress.fingerprint and progress.done and not progress.failed:
+        if undone := self._columns.undone(oid, now):
+            self.untold(oid, f"its columns were {', '.join(undone)} for a time")
+        if now == progress.fingerprint and progress.done and not progress.failed and oid not in self._broken:
             self._pending.pop(oid, None)
             return
         problem = self._problem(progress, now)
@@ -192,7 +218,6 @@ class Evolution:
                 self._failed_at[oid] = now
                 self.begin(progress, sweep=True)
         elif oid in self._broken:
-            self._broken.remove(oid)
             self.begin(progress, sweep=True)
         elif progress.done and oid not in self._beginning:
             self._differs(progress, now)
@@ -210,24 +235,36 @@ class Evolution:
         if self._pending.get(oid) != now:
             self._pending[oid] = now  # a migration has several statements: wait for the last
             return
+        self._actions.renew(oid)
+        if progress.failed:
+            return  # it cannot be told as it is now
         reasons = "; ".join(found.reasons)
-        again = self._config.reads_again(progress.schema, progress.name)
-        if info is None or not info.ordered or not again:
-            why = _NOT_AGAIN if not again else "it has no key that rows can be read by"
-            _log.warning(
-                "rows of a table changed without being in the WAL, and it is not read again",
-                table=progress.full_name,
-                reasons=reasons,
-                because=why,
-            )
-            self._note(progress.full_name, f"rows differ until they change: {reasons}; not read again because {why}")
+        if why := self._not_again(progress):
+            self._differ(progress, reasons, why)
             self._accept(progress, now)
             return
         _log.info("reading a table again", table=progress.full_name, reasons=reasons, removing_ghosts=found.vanished)
         self.begin(progress, sweep=found.vanished)
 
+    def _not_again(self, progress: SnapshotProgress) -> str:
+        """Why the table is not read again; empty if it can be."""
+        if not self._config.reads_again(progress.schema, progress.name):
+            return _NOT_AGAIN
+        info = self._infos.get(progress.oid)
+        return "" if info is not None and info.ordered else "it has no key that rows can be read by"
+
+    def _differ(self, progress: SnapshotProgress, reasons: str, why: str) -> None:
+        _log.warning(
+            "rows of a table changed without being in the WAL, and it is not read again",
+            table=progress.full_name,
+            reasons=reasons,
+            because=why,
+        )
+        self._note(progress.full_name, f"rows differ until they change: {reasons}; not read again because {why}")
+
     def _accept(self, progress: SnapshotProgress, now: Fingerprint) -> None:
         self._pending.pop(progress.oid, None)
+        self._columns.accepted(progress.oid, now)
         progress.fingerprint = now
         self.dirty.add(progress.oid)
 
@@ -242,6 +279,8 @@ class Evolution:
                 f"{name} was taken out of the publication {publication}: its changes are not told. Remedy: ALTER "
                 f'PUBLICATION "{publication}" ADD TABLE "{progress.schema}"."{progress.name}"; it is then read again'
             )
+        if problem := self._told_less(info, now):
+            return problem
         findings = [] if info is None else table_findings([info], self._config, self._server_version)
         if findings:
             return "; ".join(str(finding) for finding in findings)
@@ -252,6 +291,25 @@ class Evolution:
             return (
                 f"{name} has got a key, but its topic is one without keys and is not compacted. Remedy: stop "
                 "the connector, delete the topic and the connector's offsets, and let it take a snapshot"
+            )
+        return ""
+
+    def _told_less(self, info: TableInfo | None, now: Fingerprint) -> str:
+        """What the publication leaves out of the table's changes, or tells under another name."""
+        config, publication = self._config, self._config.publication
+        operations = zip("cudt", now.published[-1].split(), strict=False)
+        lost = [letter for letter, on in operations if on == "f" and letter not in config.skipped]
+        if lost:
+            return (
+                f"the publication {publication} leaves out {', '.join(lost)} of c, u, d, t. Remedy: ALTER PUBLICATION "
+                f"\"{publication}\" SET (publish = 'insert, update, delete, truncate'); the table is then read again"
+            )
+        wanted = config.publish_via_partition_root
+        if wanted is not None and wanted != now.rooted and info is not None and (info.kind == "p" or info.ancestors):
+            return (
+                f"the publication {publication} tells changes of partitions under other names than this connector. "
+                f'Remedy: ALTER PUBLICATION "{publication}" SET (publish_via_partition_root = {str(wanted).lower()}); '
+                "the table is then read again"
             )
         return ""
 
@@ -279,6 +337,7 @@ class Evolution:
         del self.tables[oid]
         for known in (self._beginning, self._pending, self._seen, self._failed_at):
             known.pop(oid, None)
+        self._columns.forget(oid)
         self._broken.discard(oid)
         self.dirty.discard(oid)
 

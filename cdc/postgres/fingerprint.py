@@ -6,7 +6,7 @@ in the catalog, also on a quiet table; two fingerprints of a table show what hap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,9 +42,10 @@ class Fingerprint:
     by OID; ``labels`` those of the enums its values are made of, by OID of the label. ``published`` names what makes it
     a member of the publication (empty: it is none), and with what filter.
 
-    Three tell of what was undone before anybody looked: ``named`` is the version of the table's row type, which every
+    Four tell of what was undone before anybody looked: ``named`` is the version of the table's row type, which every
     change of its name or schema makes anew; ``joined`` are the versions of the ``pg_inherits`` rows above and below it,
-    by OID of the partition. ``composites`` are the attributes of the composite types its values are made of.
+    by OID of the partition; ``types`` those of the labels and attributes in ``labels`` and ``composites``, by the same
+    OIDs. ``composites`` are the attributes of the composite types its values are made of.
     """
 
     oid: int
@@ -60,6 +61,7 @@ class Fingerprint:
     named: int = 0
     joined: Mapping[int, int] = field(default_factory=dict)
     composites: Mapping[int, str] = field(default_factory=dict)
+    types: Mapping[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -78,6 +80,7 @@ class Fingerprint:
             "named": self.named,
             "joined": {str(oid): version for oid, version in self.joined.items()},
             "composites": {str(oid): attributes for oid, attributes in self.composites.items()},
+            "types": {str(oid): version for oid, version in self.types.items()},
         }
 
     @classmethod
@@ -101,7 +104,13 @@ class Fingerprint:
             named=int(value.get("named", 0)),
             joined={int(oid): int(version) for oid, version in value.get("joined", {}).items()},
             composites={int(oid): str(attributes) for oid, attributes in value.get("composites", {}).items()},
+            types={int(oid): str(version) for oid, version in value.get("types", {}).items()},
         )
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether the table has these columns, in this order."""
+        left = (attribute.name for attribute in self.columns)
+        return all(name in left for name in names)
 
     def key_names(self) -> tuple[str, ...]:
         """The columns of the primary key, in its order."""
@@ -150,6 +159,9 @@ def difference(old: Fingerprint, new: Fingerprint) -> Difference:
         vanished = True  # one of them may be part of a key
     if any(new.composites.get(oid, attributes) != attributes for oid, attributes in old.composites.items()):
         reasons.append("attributes of a composite type of its values changed")
+        vanished = True
+    elif not renamed and any(new.types.get(oid, version) != version for oid, version in old.types.items()):
+        reasons.append("labels or attributes of types of its values had other names for a time")
         vanished = True
     return Difference(tuple(reasons), vanished)
 

@@ -192,6 +192,9 @@ class Snapshots:
         self.decoder.hold(oid)
         self._leave(oid, "the table is not told any more")
 
+    def renew(self, oid: int) -> None:
+        self.decoder.renew(oid)
+
     def leave(self, oid: int) -> None:
         self._leave(oid, "the table is not captured any more")
 

@@ -56,6 +56,10 @@ class TableRegistry:
         """The catalog's entries at the moment that the rows told so far agree with."""
         self.on_relation: Callable[[], None] = lambda: None
         """Called at each Relation message: something in the catalog has changed."""
+        self.on_columns: Callable[[int, tuple[str, ...]], None] = lambda _oid, _names: None
+        """Called with the columns that rows of a table are told with from now on, in the order of the table."""
+        self.on_doubt: Callable[[int, str], None] = lambda _oid, _reason: None
+        """Called with a table whose stream does not tell which rows its changes were about, and with the reason."""
 
     def captured(self, relation: Relation) -> CapturedTable | None:
         """The table of a Relation message; ``None`` when the lists leave it out."""
@@ -116,6 +120,9 @@ class TableRegistry:
                 "record key: a change of the key would not tell which row it was. Remedy: ALTER TABLE "
                 f'"{schema}"."{name}" REPLICA IDENTITY DEFAULT; the table is then read again'
             )
+        if relation.replica_identity == "d" and told and not set(key) <= told and (info is None or info.kind != "p"):
+            # It was so for a moment, or the next look finds it: rows keep the key that a change took from them.
+            self.on_doubt(relation.oid, f"REPLICA IDENTITY DEFAULT does not tell old values of ({', '.join(key)})")
         return key if all(name in present for name in key) else ()
 
     def from_catalog(self, info: TableInfo) -> CapturedTable:
@@ -137,6 +144,7 @@ class TableRegistry:
         if info is not None:
             self.infos[oid] = info
         names = tuple(column.name for column in columns)
+        self.on_columns(oid, names)
         known = self._tables.get(oid)
         if known is not None and _same(known.shape, shape):
             shape = known.shape

@@ -160,6 +160,8 @@ class PostgresSourceTask(SourceTask):
         self._acknowledged = position.lsn if stored is not None else 0
         self._evolution = Evolution(config, self._snapshots, self._context.report, set(stored_tables), version)
         self._tables.fingerprint_of = self._fingerprint
+        self._tables.on_doubt = self._evolution.untold
+        self._tables.on_columns = self._evolution.telling
         self._decoder = Decoder(
             self,
             self._tracker,

@@ -203,7 +203,10 @@ def test_ddl_that_ends_where_it_began_leaves_redis_equal(apache: Bridge) -> None
         " create table renamed (id int primary key, v text); insert into renamed values (1, 'v'), (2, 'v');"
         " create type pair as (a int, b int); create type wrap as (p pair);"
         " create table composed (id int primary key, v pair, w wrap[]);"
-        " insert into composed values (1, row(1, 2), array[row(row(3, 4))::wrap])"
+        " insert into composed values (1, row(1, 2), array[row(row(3, 4))::wrap]);"
+        " create type mood as enum ('sad', 'ok'); create type moods as range (subtype = mood);"
+        " create table spanned (id int primary key, v moods_multirange[]);"
+        " insert into spanned values (1, array[moods_multirange(moods('sad', 'ok'))])"
     )
     with apache.running():
         apache.equal()
@@ -217,6 +220,13 @@ def test_ddl_that_ends_where_it_began_leaves_redis_equal(apache: Bridge) -> None
             " delete from elsewhere where id = 2; alter table elsewhere rename to renamed; commit"
         )
         apache.database.execute("alter type pair drop attribute a; alter type pair add attribute c text")
+        apache.database.execute("alter type mood rename value 'sad' to 'blue'")
+        apache.equal()
+        insert = "insert into composed values (%s, row(%s, 'text'), array[row(row(3, 'in it'))::wrap])"
+        with apache.redis.client() as client:  # no Relation message comes: the table is as it was
+            for number in (2, 3):
+                apache.database.execute(insert, [number, number])
+                until(lambda row=f"{apache.name}:composed:{number}": client.exists(row), "a row of the type of now")
         apache.equal()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cdc.postgres.fingerprint import Attribute, Difference, Fingerprint, difference
+from cdc.postgres.told_columns import ToldColumns
 
 ID = Attribute(1, "id", 23, -1, 100, False, "")
 V = Attribute(2, "v", 25, -1, 100, False, "")
@@ -25,6 +26,7 @@ BASE = Fingerprint(
     named=90,
     joined={16420: 90},
     composites={16430: "1 a 23 -1, 2 b 23 -1"},
+    types={5: "90", 6: "90", 16430: "2 90 90"},
 )
 REWRITTEN = {16400: 16450}
 
@@ -46,7 +48,7 @@ def test_it_survives_being_stored() -> None:
         {"columns": (ID, V, replace(N, typmod=24, version=101))},
         {"columns": (ID, V, replace(N, type_oid=25, typmod=-1, version=101))},
         {"columns": (replace(ID, version=101), V, N)},
-        {"labels": {5: "sad", 6: "ok", 7: "new"}},
+        {"labels": {5: "sad", 6: "ok", 7: "new"}, "types": {**BASE.types, 7: "91"}},
     ],
     ids=[
         "nothing",
@@ -96,6 +98,8 @@ def test_what_leaves_rows_alone_is_no_reason_to_read_them_again(change: dict[str
         ({"named": 91}, "another name, schema or owner", True),
         ({"joined": {16420: 91}}, "1 partition was detached and attached again", True),
         ({"composites": {16430: "2 b 23 -1"}}, "composite type", True),
+        ({"types": {5: "90", 6: "91", 16430: "2 90 90"}}, "other names for a time", True),
+        ({"types": {5: "90", 6: "90", 16430: "3 90 90"}}, "other names for a time", True),
     ],
 )
 def test_what_changes_rows_in_silence_is_named(change: dict[str, Any], reason: str, vanished: bool) -> None:
@@ -132,6 +136,23 @@ def test_a_truncate_of_a_partition_told_as_its_root_is_not_published() -> None:
 
 def test_what_an_older_offset_does_not_tell_is_no_difference() -> None:
     stored = BASE.to_json()
-    for name in ("rooted", "named", "joined", "composites"):
+    for name in ("rooted", "named", "joined", "composites", "types"):
         del stored[name]
     assert not difference(Fingerprint.from_json(stored), replace(BASE, rooted=True))
+
+
+def test_columns_that_were_undone_are_found_at_the_second_look() -> None:
+    """The first may have begun before there were such columns. Those of now, and those of the fingerprint, are none."""
+    told = ToldColumns()
+    told.telling(1, ("id", "v"), BASE)
+    told.telling(1, ("id", "v", "n", "new"), BASE)
+    added = replace(BASE, columns=(ID, V, N, replace(N, number=4, name="new")))
+    assert not told.undone(1, BASE)
+    told.accepted(1, BASE)
+    assert not told.undone(1, added)
+    assert told.undone(1, BASE) == ("id", "v", "n", "new")
+    assert not told.undone(1, BASE)
+    told.telling(1, ("id", "n", "v"), BASE)
+    told.forget(1)
+    assert not told.undone(1, BASE)
+    assert not told.undone(1, BASE)
