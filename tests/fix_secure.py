@@ -100,7 +100,7 @@ def grants(prefix: str, group: str, sink: str) -> list[AclBinding]:
         (ResourceType.TOPIC, f"{prefix}.", ResourcePatternType.PREFIXED): own,
         (ResourceType.TOPIC, f"{group}-offsets", ResourcePatternType.LITERAL): own,
         (ResourceType.TOPIC, "_schemas", ResourcePatternType.LITERAL): own,
-        (ResourceType.TOPIC, f"{prefix}-signal", ResourcePatternType.LITERAL): "DESCRIBE READ",
+        (ResourceType.TOPIC, f"{prefix}-signal", ResourcePatternType.LITERAL): "CREATE DESCRIBE READ",
         (ResourceType.TRANSACTIONAL_ID, f"{group}-", ResourcePatternType.PREFIXED): "DESCRIBE WRITE",
         (ResourceType.GROUP, f"connect-{sink}", ResourcePatternType.LITERAL): "DESCRIBE READ",
         (ResourceType.GROUP, "cdc-", ResourcePatternType.PREFIXED): "DESCRIBE",

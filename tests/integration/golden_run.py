@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -193,6 +193,12 @@ class _Topics:
     def ensure(self, topic: str, config: Mapping[str, str], *, partitions: int = 0, replication: int = 0) -> int:
         return partitions or self._partitions
 
+    def watch(self, topics: Collection[str]) -> None:
+        """No broker: no topic goes away."""
+
+    def look(self) -> None:
+        """No broker: no topic goes away."""
+
 
 class _Producer:
     """Keeps what is committed in ``recording``; puts keys into the partitions where Java's producer puts them."""
@@ -290,6 +296,7 @@ class Scenario:
         info = database.conninfo
         properties = {
             **json.loads((GOLDEN / "base.json").read_text(encoding="utf-8")),
+            "signal.enabled.channels": "source",  # there is no broker
             **self.properties,
             "database.hostname": info["host"],
             "database.port": str(info["port"]),
@@ -303,7 +310,7 @@ class Scenario:
         assert isinstance(spec.connector, SourceConnector)
         avro = not (self.folder / "avro-error.txt").exists()
         monkeypatch.setattr(source_writer, "find_converter", lambda _name: lambda: _Both(recording, avro=avro))
-        monkeypatch.setattr(source_task, "Topics", lambda worker, _pump: _Topics(worker))
+        monkeypatch.setattr(source_task, "Topics", lambda worker, *_: _Topics(worker))
         monkeypatch.setattr(source_task, "RecordProducer", lambda worker, *_: _Producer(recording, worker))
         monkeypatch.setattr(source_task, "read_offsets", lambda *_: {})
         monkeypatch.setattr(source_task, "IDLE_POLL_S", 0.05)
