@@ -52,7 +52,11 @@ def hidden(line: bytes) -> str:
 
 def descendants(pid: int) -> Iterator[int]:
     """The processes that ``pid`` started, and theirs."""
-    for task in Path(f"/proc/{pid}/task").glob("*"):
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it has just ended
+        return
+    for task in tasks:
         try:
             children = (task / "children").read_text(encoding="ascii").split()
         except OSError:  # it has just ended

@@ -288,9 +288,7 @@ def test_a21_a_replica_is_waited_out(own: World) -> None:
 
 def test_a_user_without_permission_is_told_what_to_grant(own: World) -> None:
     own.client.execute_command("ACL", "SETUSER", "cdc", "on", ">" + password("redis cdc"), "~*", "+@all", "-hset")
-    user = {"redis.username": "cdc", "redis.password": "pw"}
-    connector = own.connector(**{key.replace(".", "_"): value for key, value in user.items()})
-    [finding] = connector.check()
+    [finding] = own.connector(redis_username="cdc", redis_password=password("redis cdc")).check()
     assert finding.remedy == "ACL SETUSER cdc +hset"
     store = own.store(0, redis_username="cdc", redis_password=password("redis cdc"))
     with pytest.raises(FatalError, match=r"NOPERM.*Remedy: grant"):
