@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import timeit
+from typing import Any
 
 import fastavro
 
@@ -48,7 +49,7 @@ _ENVELOPE = {
 _KEY = {"type": "record", "name": "Key", "fields": [{"name": "id", "type": "long"}]}
 
 
-def _encoded(schema: object, value: object) -> bytes:
+def _encoded(schema: Any, value: object) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, schema, value)
     return b"\0\0\0\0\1" + out.getvalue()

@@ -16,6 +16,7 @@ from cdc.codec.avro_fields import compile_fields, compile_key
 from cdc.mirror.rows import exactly
 from cdc.operate.verify.compare import drift
 from cdc.operate.verify.rows import TableRows
+from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connection import connect
 from cdc.record import HEADER_TEXT
 
@@ -145,7 +146,16 @@ def prove_topic(servers: Servers, reading: Reading, registry: str, table: str) -
     rows = 0
     with connect(info, "cdc-bench") as connection:
         row = connection.execute("select %s::regclass::oid", [table]).fetchone()
-        reader = TableRows(connection, int(row[0]) if row else 0)
+        source = PostgresConfig.model_validate(
+            {
+                "name": "bench",
+                "connector.class": "postgres",
+                "database.user": info["user"],
+                "database.dbname": DATABASE,
+                "topic.prefix": "bench",
+            }
+        )
+        reader = TableRows(connection, source, int(row[0]) if row else 0)
         key_columns = [name.encode() for name in reader.info.primary_key]
         after: tuple[str, ...] | None = None
         while chunk := reader.chunk(after):
