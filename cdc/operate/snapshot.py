@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, overload
 
 from cdc.config import Config
 from cdc.errors import ConfigError, DataError, Finding
@@ -54,9 +55,23 @@ def send_order(config: Config, connector: str, order: Order) -> dict[str, Any]:
         raise ConfigError([Finding(str(error), key=f"connectors.{connector}")]) from None
 
 
-def await_outcome(config: Config, connector: str, identifier: str) -> dict[str, Any]:
-    """Wait until the source has done what the signal asks, or has refused it; what became of it, by table."""
+@overload
+def await_outcome(config: Config, connector: str, identifier: str) -> dict[str, Any]: ...
+
+
+@overload
+def await_outcome(config: Config, connector: str, identifier: str, patience: float) -> dict[str, Any] | None: ...
+
+
+def await_outcome(config: Config, connector: str, identifier: str, patience: float = math.inf) -> dict[str, Any] | None:
+    """Wait until the source has done what the signal asks, or has refused it; what became of it, by table.
+
+    ``None`` if it is still open after ``patience`` seconds.
+    """
+    deadline = time.monotonic() + patience
     while (found := outcome_of(config, connector, identifier)) is None:
+        if time.monotonic() > deadline:
+            return None
         # Another process's work: what it stores is all that tells of it.
         time.sleep(_LOOK_S)
     return found

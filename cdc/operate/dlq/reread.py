@@ -16,7 +16,7 @@ from cdc.config import Config, converter_properties, find_converter
 from cdc.errors import CdcError, ConfigError
 from cdc.operate.dlq.letters_of import Rows
 from cdc.operate.dlq.queue import Entry
-from cdc.operate.snapshot import order_of, outcome_of, send_order, succeeded
+from cdc.operate.snapshot import await_outcome, order_of, send_order, succeeded
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connector import PostgresSourceConnector
 
@@ -24,7 +24,6 @@ __all__ = ["Reread", "read_again", "reread_of"]
 
 PATIENCE_S: Final = 60.0
 """How long the source may take to read rows again before they are left for the next run."""
-PAUSE_S: Final = 0.5
 ROWS: Final = 200
 """Conditions of one order; more rows than that are several orders."""
 
@@ -76,13 +75,12 @@ def _order(config: Config, connector: str, table: str, where: str, deadline: flo
         sent = send_order(config, connector, order_of([expression], where))
     except ConfigError as error:
         return str(error)
-    while (outcome := outcome_of(config, connector, sent["id"])) is None:
-        if time.monotonic() > deadline:
-            return (
-                f"the source {connector} was asked for it (signal {sent['id']}) and has not done it yet. Run it, and "
-                "replay again then"
-            )
-        time.sleep(PAUSE_S)
+    outcome = await_outcome(config, connector, sent["id"], deadline - time.monotonic())
+    if outcome is None:
+        return (
+            f"the source {connector} was asked for it (signal {sent['id']}) and has not done it yet. Run it, and "
+            "replay again then"
+        )
     if succeeded(outcome):
         return ""
     told = outcome.get("error") or "; ".join(

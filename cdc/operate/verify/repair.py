@@ -10,7 +10,6 @@ the topic tells of rows that Postgres does not have. So deletes are written by t
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from cdc.config import Config
 from cdc.errors import CdcError, RetriableError
 from cdc.kafka.topics import topics_there
 from cdc.operate.registry import with_registry
-from cdc.operate.snapshot import Order, order_of, outcome_of, render, send_order, succeeded
+from cdc.operate.snapshot import Order, await_outcome, order_of, render, send_order, succeeded
 from cdc.operate.verify.pairs import find_pairs
 from cdc.operate.verify.report import TableReport
 from cdc.operate.verify.rows import TableRows
@@ -32,7 +31,6 @@ __all__ = ["Repair", "repair", "retell"]
 
 KEYS_AN_ORDER: Final = 500
 """Keys in the condition of one order to the source."""
-_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +108,9 @@ def _retell(config: Config, table: TableReport, patience: float) -> Repair:
 
 
 def _await(config: Config, source: str, identifier: str, patience: float) -> Mapping[str, Any]:
-    deadline = time.monotonic() + patience
-    while (found := outcome_of(config, source, identifier)) is None:
-        if time.monotonic() > deadline:
-            raise RetriableError(f"{source} has not done what it was asked for within {patience:.0f} s: does it run?")
-        time.sleep(_LOOK_S)  # another process's work: what it stores is all that tells of it
+    found = await_outcome(config, source, identifier, patience)
+    if found is None:
+        raise RetriableError(f"{source} has not done what it was asked for within {patience:.0f} s: does it run?")
     return found
 
 
