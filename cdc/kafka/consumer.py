@@ -3,7 +3,9 @@
 A thin shell around librdkafka. Offsets of the consumer group are committed for lag tools and never read; where to read
 from is always said by `RecordConsumer.reposition`, and ``auto.offset.reset`` is an error. The assignor is
 cooperative: a rebalance stops only the partitions that move, and the guard in the store makes a late writer harmless.
-A static member id lets a restarted task have its partitions back at once, and fences its own remnant.
+A static member id lets a restarted task have its partitions back at once, and fences its own remnant. A member that is
+fenced itself takes its place back, once: a coordinator that lost its latest state takes it for a stranger, and only
+another worker that runs the same connector holds on to the place.
 """
 
 from __future__ import annotations
@@ -64,6 +66,9 @@ _FIXED: Final[Mapping[str, Any]] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "allow.auto.create.topics": False,
 }
+_FENCED_S: Final = 300.0
+"""For how long after it took its place back a member takes a second loss of it for the work of another."""
+_LOST_PLACE: Final = {KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL}
 _NOT_A_MEMBER: Final = {
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -90,6 +95,9 @@ class RecordConsumer:
         self._admin: AdminClient | None = None
         self._on_revoked = on_revoked
         self._fatal: FatalError | None = None
+        self._fenced = ""
+        """Why this life of the client is over; empty while it is not."""
+        self._taken_back_at: float | None = None
         self._subscribed: frozenset[str] = frozenset()
         self._outcomes: list[KafkaError | None] = []
         self.assigned: set[TopicPart] = set()
@@ -170,13 +178,30 @@ class RecordConsumer:
         A static member that comes back is given what it had, whatever it subscribes to now: the coordinator looks
         at its name alone.
         """
-        self._consumer.close()
         self._settings["group.instance.id"] = f"{self._instance}-{secrets.token_hex(4)}"
+        self._renew()
+
+    def _renew(self) -> None:
+        """Go on with a new client, which is to be subscribed anew."""
+        self.close()
         self._consumer = self._make()
+        self._fenced = ""
         self._subscribed = frozenset()
         self.assigned.clear()
         self.ends = {}
         self.changed = True
+
+    def _take_back(self) -> None:
+        """Take the place in the group back that another was given. Raises in any case: what was read is void."""
+        cause, now = self._fenced, time.monotonic()
+        if self._taken_back_at is not None and now - self._taken_back_at < _FENCED_S:
+            raise FatalError(
+                f"another task has taken this one's place in the consumer group ({cause}). Remedy: let only one "
+                "worker run the connector"
+            )
+        self._taken_back_at = now
+        self._renew()
+        raise RetriableError(f"this task's place in the consumer group was given to another ({cause}); joining it again")
 
     # --- assignment --------------------------------------------------------------------------------------
 
@@ -237,11 +262,16 @@ class RecordConsumer:
             else:
                 messages = self._consumer.consume(most, 0)
         except KafkaException as error:
-            raise self._translated(error) from None
+            self._note(error.args[0])
+            if not self._fenced:
+                raise self._translated(error) from None
+            messages = []
         if self._fatal is not None:
             raise self._fatal
         if any(message.error() is not None for message in messages):
             messages = self._without_events(messages)
+        if self._fenced:
+            self._take_back()
         if messages:
             self.away = ""
         return messages
@@ -256,8 +286,8 @@ class RecordConsumer:
                 self.ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise self._out_of_range(message)
-            elif error.fatal():
-                raise self._translated(error)
+            elif error.fatal() or error.code() in _LOST_PLACE:
+                self._note(error)
             else:
                 # a topic that is gone, a leader that moves, an interval exceeded: librdkafka goes on by itself
                 _log.warning("Kafka reports", error=error.str(), code=error.name())
@@ -345,9 +375,15 @@ class RecordConsumer:
     def _on_refusal(self, error: KafkaError) -> None:
         self._fatal = self._fatal or refused(error)
 
+    def _note(self, error: KafkaError) -> None:
+        """The client is of no use any more when its place in the group is lost: it says so once, and stands still."""
+        if error.fatal() or error.code() in _LOST_PLACE:
+            self._fenced = self._fenced or error.str()
+
     def _on_error(self, error: KafkaError) -> None:
         self._on_refusal(error)
-        if self._fatal is not None:
+        self._note(error)
+        if self._fatal is not None or self._fenced:
             return
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
             if not self.away:
@@ -359,11 +395,5 @@ class RecordConsumer:
             self._fatal = translated
 
     def _translated(self, error: KafkaError | KafkaException) -> FatalError | RetriableError:
-        cause: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
-        if cause.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL):
-            return FatalError(
-                f"another task has taken this one's place in the consumer group ({cause.str()}). Remedy: let only one "
-                "worker run the connector"
-            )
         found = translate(error, "consuming")
         return found if isinstance(found, FatalError | RetriableError) else RetriableError(str(found))

@@ -71,8 +71,9 @@ class Beginning:
         `FatalError` when a topic is not the one that was mirrored (H17), or has lost records that were not (H20).
         """
         consumer, store = self._consumer, self._store
-        # A group may still give what an earlier life of this task read (`SinkTopics.joined_anew`): that is not ours.
-        assigned = [Partition(*part) for part in sorted(consumer.assigned) if part[0] in topics]
+        # A group may still give what an earlier life of this task read (`SinkTopics.joined_anew`), of topics that it no
+        # longer reads and of topics that had more partitions: that is not ours.
+        assigned = [Partition(*part) for part in sorted(consumer.assigned) if part[1] < topics.get(part[0], 0)]
         held = store.take(assigned)
         ids = consumer.topic_ids({partition.topic for partition in assigned})
         standings = {

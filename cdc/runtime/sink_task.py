@@ -108,6 +108,8 @@ class _SinkTask:
         """What the store holds, as offsets to read next."""
         self._held: set[Partition] = set()
         self._start_over = True
+        self._doubted = False
+        """Another writer was seen: the partitions may be ours no more."""
         self._running = False
         self._attempts = 0
         self._metrics_at = self._committed_at = 0.0
@@ -126,7 +128,7 @@ class _SinkTask:
             except GuardLost as lost:
                 _log.info("starting over from what the store holds", reason=str(lost))
                 self._begin_again()
-                self._await_membership()
+                self._doubted = True
             except RetriableError as error:
                 self._begin_again()
                 self._wait(error)
@@ -134,6 +136,9 @@ class _SinkTask:
 
     def _step(self) -> None:
         now = time.monotonic()
+        if self._doubted:
+            self._doubted = False
+            self._await_membership()
         if self._start_over:
             self._start()
         else:
@@ -304,7 +309,11 @@ class _SinkTask:
         deadline = time.monotonic() + pause
         self._consumer.pause(self._consumer.assigned)
         while not self._context.stopping() and (left := deadline - time.monotonic()) > 0:
-            self._consumer.keep_alive(min(left, PUMP_S))
+            try:
+                self._consumer.keep_alive(min(left, PUMP_S))
+            except RetriableError as another:
+                _log.warning("something else fails meanwhile", cause=str(another))
+                time.sleep(min(left, PUMP_S))  # it fails at once, again and again, perhaps
 
     # --- telling -----------------------------------------------------------------------------------------
 

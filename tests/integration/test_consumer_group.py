@@ -1,0 +1,100 @@
+"""A sink task's place in its consumer group: kept, taken back once, given up to another that holds on to it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from cdc.errors import FatalError, RetriableError
+from cdc.kafka.consumer import RecordConsumer
+from cdc.local.kafka import ApacheKafka
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def topic(apache_kafka: ApacheKafka) -> str:
+    name = f"group-{uuid.uuid4().hex[:8]}"
+    settings = {"bootstrap.servers": apache_kafka.bootstrap_servers}
+    admin = AdminClient(settings)
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+    producer = Producer(settings)
+    producer.produce(name, b"one")
+    producer.flush(30)
+    return name
+
+
+@pytest.fixture
+def member(apache_kafka: ApacheKafka, topic: str) -> Iterator[RecordConsumer]:
+    worker = {"bootstrap.servers": apache_kafka.bootstrap_servers}
+    consumer = RecordConsumer(worker, f"connect-{topic}", "place", lambda _: None)
+    yield consumer
+    consumer.close()
+
+
+@contextmanager
+def another(apache_kafka: ApacheKafka, topic: str) -> Iterator[None]:
+    """Somebody under the same name, as a coordinator sees it, too, that has lost what it knew of us."""
+    settings: dict[str, Any] = {
+        "bootstrap.servers": apache_kafka.bootstrap_servers,
+        "group.id": f"connect-{topic}",
+        "group.instance.id": "place",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "auto.offset.reset": "earliest",
+    }
+    consumer = Consumer(settings)
+    try:
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + PATIENCE_S
+        while not consumer.assignment():
+            assert time.monotonic() < deadline, "never assigned"
+            consumer.poll(0.1)
+        yield
+    finally:
+        consumer.close()
+
+
+def read(member: RecordConsumer, topic: str) -> list[bytes | None]:
+    """What it reads from the beginning, once it is assigned."""
+    member.subscribe([topic])
+    deadline = time.monotonic() + PATIENCE_S
+    while (topic, 0) not in member.assigned:
+        assert time.monotonic() < deadline, "never assigned"
+        member.fetch(10, 0.1)
+    member.reposition({(topic, 0): 0})
+    while not (found := member.fetch(10, 0.1)):
+        assert time.monotonic() < deadline, "nothing read"
+    return [message.value() for message in found]
+
+
+def raised(member: RecordConsumer, kind: type[Exception], act: Callable[[], None]) -> str:
+    deadline = time.monotonic() + PATIENCE_S
+    with pytest.raises(kind) as caught:
+        while time.monotonic() < deadline:
+            act()
+            member.fetch(10, 0.1)
+    return str(caught.value)
+
+
+def test_a_place_that_is_lost_is_taken_back_once(member: RecordConsumer, apache_kafka: ApacheKafka, topic: str) -> None:
+    """A coordinator that restarts with an older state takes the member for a stranger: that is no second worker."""
+    assert read(member, topic) == [b"one"]
+    with another(apache_kafka, topic):
+        text = raised(member, RetriableError, lambda: member.commit({(topic, 0): 1}))
+    assert "joining it again" in text
+    assert member.changed
+    assert not member.assigned
+    assert read(member, topic) == [b"one"]
+    with another(apache_kafka, topic):
+        text = raised(member, FatalError, lambda: member.commit({(topic, 0): 1}))
+    assert "only one worker run the connector" in text
