@@ -201,7 +201,7 @@ class RecordConsumer:
             )
         self._taken_back_at = now
         self._renew()
-        raise RetriableError(f"this task's place in the consumer group was given to another ({cause}); joining it again")
+        raise RetriableError(f"another was given this task's place in the consumer group ({cause}); joining it again")
 
     # --- assignment --------------------------------------------------------------------------------------
 

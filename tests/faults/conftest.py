@@ -53,6 +53,9 @@ def mirrored(servers: Servers) -> Iterator[MirroredPgbench]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # one of several processes: its ledger comes into that of the one that leads them
+        output["ledger"] = LEDGER.told()
     if not LEDGER.clean and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -63,3 +66,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("faults")
     for line in LEDGER.lines():
         terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("ledger")
+    if told is not None:
+        LEDGER.add(told)
+        LEDGER.save()

@@ -1,4 +1,8 @@
-"""What became of every fault that was injected: a table at the end of the run, and a file of it as JSON."""
+"""What became of every fault that was injected: a table at the end of the run, and a file of it as JSON.
+
+Processes that test side by side (``-n 2``) each have a ledger with a file of their own; what they have comes into the
+run's when they end.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +42,35 @@ class Ledger:
     seeds: list[int] = field(default_factory=list)
     histories: int = 0
     path: Path | None = None
+    earlier: int | None = None
+    """The last seed of earlier runs, from which this one goes on."""
 
     @classmethod
     def from_environment(cls) -> Ledger:
         """Kept in ``FAULTS_REPORT``; with ``FAULTS_RESUME=1`` it goes on from what is there."""
-        path = os.environ.get("FAULTS_REPORT")
-        made = cls(path=Path(path) if path else None)
-        if made.path is not None and os.environ.get("FAULTS_RESUME") == "1" and made.path.exists():
-            kept: dict[str, Any] = json.loads(made.path.read_text(encoding="utf-8"))
-            made.rows = {name: Row(**row) for name, row in kept["faults"].items()}
-            made.seeds, made.histories = kept["seeds"], kept["histories"]
+        name = os.environ.get("FAULTS_REPORT")
+        path = Path(name) if name else None
+        made = cls(path=path)
+        if path is not None and os.environ.get("FAULTS_RESUME") == "1" and path.exists():
+            made.add(json.loads(path.read_text(encoding="utf-8")))
+            made.earlier = max(made.seeds, default=None)
+        process = os.environ.get("PYTEST_XDIST_WORKER")
+        if process is not None:
+            own = None if path is None else path.with_name(f"{path.stem}-{process}{path.suffix}")
+            return cls(path=own, earlier=made.earlier)
         return made
+
+    def add(self, told: dict[str, Any]) -> None:
+        """Count what another ledger has `told`."""
+        for name, other in told["faults"].items():
+            row = self.rows.setdefault(name, Row())
+            row.injections += other["injections"]
+            row.lost += other["lost"]
+            row.duplicated += other["duplicated"]
+            row.regressed += other["regressed"]
+            row.heal += other["heal"]
+        self.seeds += told["seeds"]
+        self.histories += told["histories"]
 
     def note(
         self, fault: str, heal: float | None = None, *, lost: int = 0, duplicated: int = 0, regressed: int = 0
@@ -78,15 +100,19 @@ class Ledger:
         """Nothing lost, nothing doubled, nothing older."""
         return all(row.clean for row in self.rows.values())
 
-    def save(self) -> None:
-        if self.path is None:
-            return
-        told = {
+    def told(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
             "injections": self.injections,
             "histories": self.histories,
             "seeds": self.seeds,
             "faults": {name: vars(row) for name, row in sorted(self.rows.items())},
         }
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        told = self.told()
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         beside.replace(self.path)
@@ -108,7 +134,7 @@ class Ledger:
             )
             for line in cells
         ]
-        first, last = (self.seeds[0], self.seeds[-1]) if self.seeds else ("none", "none")
+        first, last = (min(self.seeds), max(self.seeds)) if self.seeds else ("none", "none")
         told.append(f"{self.histories} histories in {len(self.seeds)} rounds, seeds {first} to {last}")
         return told
 

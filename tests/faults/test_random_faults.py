@@ -6,8 +6,8 @@ equal Postgres; at the end of a round the topics, folded by key, must too, value
 Redis and another follows the topics.
 
 ``FAULTS_SEED`` is the first round's seed, each further round has the next one; ``FAULTS_ROUNDS`` is how many are
-played, or ``FAULTS_BUDGET`` the seconds since the run began in which new ones are begun (one at least). What fails says
-its seed, and the faults so far.
+played, or ``FAULTS_BUDGET`` the seconds since the run began in which new ones are begun (one at least). Processes that
+test side by side share them, lane by lane. What fails says its seed, and the faults so far.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ HISTORIES: Final = int(os.environ.get("FAULTS_HISTORIES", "10"))
 TRANSACTIONS: Final = int(os.environ.get("FAULTS_TRANSACTIONS", "40"))
 """Of each history, while the bridge runs; as many before."""
 FAULTS_A_ROUND: Final = int(os.environ.get("FAULTS_A_ROUND", "20"))
+LANES: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+"""How many processes play rounds, each on servers of its own."""
 
 
-def seeds() -> Iterator[int]:
+def seeds(lane: int) -> Iterator[int]:
+    """The seeds of one lane's rounds."""
     first = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**9))
-    if LEDGER.seeds:
-        first = LEDGER.seeds[-1] + 1
+    if LEDGER.earlier is not None:
+        first = LEDGER.earlier + 1
     rounds = int(os.environ.get("FAULTS_ROUNDS", "0"))
     until = BEGUN + float(os.environ.get("FAULTS_BUDGET", "0"))
-    number = 0
-    while number < max(1, rounds) or (not rounds and time.monotonic() < until):
+    number = lane
+    while number < max(LANES, rounds) or (not rounds and time.monotonic() < until):
         yield first + number
-        number += 1
+        number += LANES
 
 
 def drawn(rng: random.Random) -> str:
@@ -106,7 +109,8 @@ def inject(stage: Stage, fault: str, transactions: list[Statements], rng: random
     assert not regressed, regressed[:5]
 
 
-def test_nothing_is_lost_doubled_or_older_whatever_dies(servers: Servers, proxies: Ways) -> None:
-    for seed in seeds():
+@pytest.mark.parametrize("lane", range(LANES))
+def test_nothing_is_lost_doubled_or_older_whatever_dies(servers: Servers, proxies: Ways, lane: int) -> None:
+    for seed in seeds(lane):
         run(seed, servers, proxies)
     assert LEDGER.injections

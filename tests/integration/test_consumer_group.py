@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,24 +77,21 @@ def read(member: RecordConsumer, topic: str) -> list[bytes | None]:
     return [message.value() for message in found]
 
 
-def raised(member: RecordConsumer, kind: type[Exception], act: Callable[[], None]) -> str:
+def until_raised(member: RecordConsumer, topic: str) -> None:
+    """Commit and fetch, as a sink does, until that raises."""
     deadline = time.monotonic() + PATIENCE_S
-    with pytest.raises(kind) as caught:
-        while time.monotonic() < deadline:
-            act()
-            member.fetch(10, 0.1)
-    return str(caught.value)
+    while time.monotonic() < deadline:
+        member.commit({(topic, 0): 1})
+        member.fetch(10, 0.1)
 
 
 def test_a_place_that_is_lost_is_taken_back_once(member: RecordConsumer, apache_kafka: ApacheKafka, topic: str) -> None:
     """A coordinator that restarts with an older state takes the member for a stranger: that is no second worker."""
     assert read(member, topic) == [b"one"]
-    with another(apache_kafka, topic):
-        text = raised(member, RetriableError, lambda: member.commit({(topic, 0): 1}))
-    assert "joining it again" in text
+    with another(apache_kafka, topic), pytest.raises(RetriableError, match="joining it again"):
+        until_raised(member, topic)
     assert member.changed
     assert not member.assigned
     assert read(member, topic) == [b"one"]
-    with another(apache_kafka, topic):
-        text = raised(member, FatalError, lambda: member.commit({(topic, 0): 1}))
-    assert "only one worker run the connector" in text
+    with another(apache_kafka, topic), pytest.raises(FatalError, match="only one worker run the connector"):
+        until_raised(member, topic)
