@@ -36,11 +36,11 @@ class TopicReader:
             "fetch.wait.max.ms": 50,
         }
         self._consumer = Consumer(settings)
-        self._followed = -1
+        self._goal = 0
         self.end = 0
         """Of the partition that is followed: the offset behind all that was read of it."""
         self.ended = False
-        """Its end has been reached once."""
+        """All that it held when it began to be followed has been read."""
 
     def __enter__(self) -> Self:
         return self
@@ -58,13 +58,13 @@ class TopicReader:
             raise translate(error, f"asking for the topic {self._topic}") from None
         return [] if found is None or found.error is not None else sorted(found.partitions)
 
-    def read(self, begins: Mapping[int, int], ends: dict[int, int]) -> Iterator[Message]:
-        """The records of partitions from an offset each, to where they end when that is reached; then ``ends`` has the
-        offsets behind what was read."""
-        left = set(begins)
+    def read(self, begins: Mapping[int, int]) -> Iterator[Message]:
+        """The records of partitions from an offset each, to where they end now, or a little further."""
+        goals = {number: self._committed(number) for number in begins}
+        left = {number for number, offset in begins.items() if offset < goals[number]}
         heard = time.monotonic()
         try:
-            self._consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in begins.items()])
+            self._consumer.assign([TopicPartition(self._topic, number, begins[number]) for number in left])
             while left:
                 messages = self._consumer.consume(_BATCH, _SLICE_S)
                 if messages:
@@ -73,23 +73,37 @@ class TopicReader:
                     raise RetriableError(f"reading the topic {self._topic}: no answer for {_SILENCE_S:.0f} s")
                 for message in messages:
                     error = message.error()
-                    number = message.partition() or 0
+                    number, offset = message.partition() or 0, message.offset() or 0
                     if error is None:
                         if number in left:
                             yield message
+                        reached = offset + 1
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        if number in left:
-                            ends[number] = message.offset() or 0
-                            left.discard(number)
+                        reached = offset  # behind markers of transactions, which are no records
                     else:
                         raise translate(error, f"reading the topic {self._topic}")
+                    # A busy partition never tells that it ends: each answer of the broker has one more record.
+                    if reached >= goals.get(number, 0):
+                        left.discard(number)
             self._consumer.unassign()
         except KafkaException as error:
             raise translate(error, f"reading the topic {self._topic}") from None
 
+    def _committed(self, number: int) -> int:
+        """The offset behind the last committed record of a partition, now."""
+        doing = f"asking for the end of {self._topic}[{number}]"
+        try:
+            found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=_ASK_S)
+        except KafkaException as error:
+            raise translate(error, doing) from None
+        if found is None:
+            raise RetriableError(f"{doing}: no answer within {_ASK_S:.0f} s")
+        return found[1]
+
     def follow(self, number: int, offset: int) -> None:
         """Read one partition from an offset on, by `more`."""
-        self._followed, self.end, self.ended = number, offset, False
+        self._goal = self._committed(number)
+        self.end, self.ended = offset, offset >= self._goal
         try:
             self._consumer.assign([TopicPartition(self._topic, number, offset)])
         except KafkaException as error:
@@ -110,7 +124,9 @@ class TopicReader:
                 records.append(message)
                 self.end = max(self.end, (message.offset() or 0) + 1)
             elif fault.code() == KafkaError._PARTITION_EOF:
-                self.end, self.ended = max(self.end, message.offset() or 0), True
+                self.end = max(self.end, message.offset() or 0)
             else:
                 raise translate(fault, f"reading the topic {self._topic}")
+        # Not by that error alone: a busy partition never gives it.
+        self.ended = self.ended or self.end >= self._goal
         return records

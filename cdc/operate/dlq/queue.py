@@ -60,7 +60,7 @@ def read_queue(spec: ConnectorSpec, queue: str, *, everything: bool = False) -> 
     found: dict[Coordinates, Entry] = {}
     with TopicReader(spec.worker, queue) as reader:
         begins = dict.fromkeys(reader.partitions(), 0)
-        for message in reader.read(begins, {}):
+        for message in reader.read(begins):
             headers: Any = message.headers() or []
             receipt = parse_receipt(headers)
             if receipt is not None:
