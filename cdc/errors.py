@@ -32,6 +32,7 @@ __all__ = [
     "RetriableError",
     "SchemaRefused",
     "TableError",
+    "brief",
 ]
 
 
@@ -92,3 +93,15 @@ class ConfigError(CdcError):
     def __init__(self, findings: Sequence[Finding] | str) -> None:
         self.findings = [Finding(findings)] if isinstance(findings, str) else list(findings)
         super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+def brief(value: object, most: int = 60) -> str:
+    """What a message says of a value from outside: its beginning as Python writes it. Never raises.
+
+    `repr` does: for numbers of very many digits, for nesting without end.
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError) as error:
+        return f"a {type(value).__name__} that cannot be shown ({error})"
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -13,7 +13,7 @@ from cdc.codec.avro_fields import FOREIGN, FieldsPlan, KeyPlan, Row
 from cdc.codec.avro_schema import Text
 from cdc.codec.connect_text import FAULTS, column_text, plain_text
 from cdc.codec.flattened import DELETES, METADATA
-from cdc.errors import DataError
+from cdc.errors import DataError, brief
 from cdc.record import Schema
 
 __all__ = [
@@ -98,7 +98,7 @@ def _envelope(value: Any, decode_row: Native) -> tuple[list[bytes] | None, Any]:
 
 def _of_struct(value: Any, name: str) -> Any:
     if not isinstance(value, Mapping):
-        raise DataError(f"a struct is expected, found {value!r:.60}")
+        raise DataError(f"a struct is expected, found {brief(value)}")
     return value.get(name)
 
 
@@ -178,7 +178,7 @@ _HEARTBEATS: Final = (frozenset({"ts_ms"}), frozenset({"ts_ms", "ts_us", "ts_ns"
 def plain_image(value: Any) -> Mapping[str, Any] | None:
     """The row that a value without schema has, if any. `DataError` for what is no JSON object."""
     if not isinstance(value, Mapping):
-        raise DataError(f"a value without schema must be a JSON object to have columns, found {value!r:.60}")
+        raise DataError(f"a value without schema must be a JSON object to have columns, found {brief(value)}")
     if not _is_envelope(value):
         return value
     after: Mapping[str, Any] | None = value["after"]

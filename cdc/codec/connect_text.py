@@ -21,7 +21,7 @@ from cdc.codec.avro_structures import structure_text
 from cdc.codec.canonical import json_string
 from cdc.codec.canonical_floats import float8_text
 from cdc.codec.json_reader import MOST_DIGITS
-from cdc.errors import DataError
+from cdc.errors import DataError, brief
 from cdc.record import Schema
 
 __all__ = ["FAULTS", "ColumnText", "column_text", "plain_text"]
@@ -123,7 +123,7 @@ def _native(avro: str, text: Text) -> Text:
 
 def _boolean(value: Any, text: Text) -> bytes:
     if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is no boolean")
+        raise TypeError(f"{brief(value)} is no boolean")
     return text(value)
 
 
@@ -179,7 +179,7 @@ def _nested(kind: str, json: _JsonText) -> _Reader:
 def _array(item: _JsonText) -> _JsonText:
     def array(value: Sequence[Any]) -> str:
         if isinstance(value, str | bytes | Mapping):
-            raise TypeError(f"{value!r:.60} is no array")
+            raise TypeError(f"{brief(value)} is no array")
         return f"[{','.join(map(item, value))}]"
 
     return array

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cdc.errors import FatalError
+from cdc.errors import FatalError, brief
 
 __all__ = ["CONTROL_PREFIX", "MARK_PREFIX", "OpenTransaction", "Reset", "StoredPosition", "Tracker"]
 
@@ -120,7 +120,7 @@ _UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowE
 
 def _unreadable(value: Mapping[str, Any], error: Exception) -> FatalError:
     return FatalError(
-        f"the stored source offset cannot be read ({error!r} in {value!r}). "
+        f"the stored source offset cannot be read ({error!r} in {brief(value, 400)}). "
         "It was not written by this connector: use another connector name, or delete its offsets to start over"
     )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field as Setting
 
 from cdc.codec.header_text import header_text
-from cdc.errors import ConfigError, DataError, Finding
+from cdc.errors import ConfigError, DataError, Finding, brief
 from cdc.plugin import Transform
 from cdc.record import NO_DEFAULT, ConnectRecord, Field, Schema
 from cdc.transforms.schemas import Once, field_schema, is_envelope
@@ -133,7 +133,7 @@ class ExtractNewRecordState(Transform):
         value = image.get(self._route_by)
         if not isinstance(value, str):
             raise DataError(
-                f"{record.topic}: the field {self._route_by} of route.by.field holds {value!r}, which names no topic"
+                f"{record.topic}: the field {self._route_by} of route.by.field holds {brief(value)}, which names no topic"
             )
         return value
 

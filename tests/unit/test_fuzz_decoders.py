@@ -226,10 +226,20 @@ def test_payloads_of_converters(number: int, data: st.DataObject) -> None:
 @given(data=st.data())
 @EXAMPLES
 def test_json_that_is_nested_or_large(number: int, data: st.DataObject) -> None:
-    converter, valid = CONVERTERS[number]
+    _, valid = CONVERTERS[number]
     prefix = b"" if number != 1 else valid[0][:5]
     text = data.draw(broken_text([one[len(prefix) :].decode() for one in valid]))
-    payload = prefix + text.encode("utf-8", "surrogatepass")
+    _survive_json(number, prefix + text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("text", ["9" * 20_000, "[" * 980 + "1" * 5000 + "]" * 980, '{"payload":%s}' % ("9" * 20_000)])
+def test_json_that_python_does_not_show(number: int, text: str) -> None:
+    _survive_json(number, text.encode())
+
+
+def _survive_json(number: int, payload: bytes) -> None:
+    converter, _ = CONVERTERS[number]
     survives(lambda given: converter.to_connect(TOPIC, given), payload, DataError)
     registry = Registry()
     lane = GeneralLane(AvroReader(registry), None, converter.to_connect)
