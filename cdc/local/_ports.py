@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from pathlib import Path
+from typing import Final
 
 from cdc.local.errors import LocalServerError
 
@@ -13,10 +17,43 @@ __all__ = ["free_port", "is_listening"]
 
 _LOWEST = 12_000
 _HIGHEST = 32_000
+_RANDOM: Final = random.SystemRandom()  # the common one may have been seeded, in two processes alike
+
+
+class _Given:
+    """Ports that were given out: never twice by one process, nor to two processes while both live.
+
+    Between the choice of a port and the moment when a server listens there are seconds: a broker writes its first
+    metadata meanwhile. Each process holds a lock on the byte of a common file whose place is the port's number; the
+    kernel takes the locks back when the process ends, in whatever way.
+    """
+
+    def __init__(self) -> None:
+        self._mine: set[int] = set()
+        self._file = (-1, -1)
+
+    def take(self, port: int) -> bool:
+        """Whether the port is the caller's now."""
+        pid, file = self._file
+        if pid != os.getpid():  # the first time, or in a forked child, which has none of its parent's locks
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(f"{tempfile.gettempdir()}/cdc-ports-{os.getuid()}", flags, 0o600)
+            self._file = os.getpid(), file
+        if port in self._mine:
+            return False
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
+            return False
+        self._mine.add(port)
+        return True
+
+
+_given = _Given()
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nothing uses now, outside of the range for outgoing connections.
+    """A port on 127.0.0.1 that nothing uses now, outside of the range for outgoing connections; never given twice.
 
     Not one that the kernel picks: those are also handed to clients. While a server is down its port
     could be taken by any of them, or a client that keeps trying to reconnect could connect to itself.
@@ -24,7 +61,9 @@ def free_port() -> int:
     low, _ = (int(part) for part in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
     highest = min(_HIGHEST, low) if low > _LOWEST + 1000 else _HIGHEST
     for _ in range(200):
-        port = random.randrange(_LOWEST, highest)  # noqa: S311 - not a secret
+        port = _RANDOM.randrange(_LOWEST, highest)
+        if not _given.take(port):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

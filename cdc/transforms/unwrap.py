@@ -133,7 +133,8 @@ class ExtractNewRecordState(Transform):
         value = image.get(self._route_by)
         if not isinstance(value, str):
             raise DataError(
-                f"{record.topic}: the field {self._route_by} of route.by.field holds {brief(value)}, which names no topic"
+                f"{record.topic}: the field {self._route_by} of route.by.field holds {brief(value)}, "
+                "which names no topic"
             )
         return value
 

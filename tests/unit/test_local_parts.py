@@ -137,6 +137,28 @@ def test_a_free_port_is_free_and_not_one_that_clients_are_given() -> None:
         assert is_listening(port)
 
 
+def test_two_processes_that_start_servers_at_the_same_time_get_different_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    taker = (
+        "import random, sys; from cdc.local import _ports\n"
+        "for n in range(3000):\n"
+        "    random.seed(0); print(_ports.free_port())\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", taker]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = []
+    for process in both:
+        assert process.stdout is not None
+        found += [int(line) for line in iter(process.stdout.readline, "\n")]
+    for process in both:
+        process.communicate()
+        assert process.returncode == 0
+    assert len(set(found)) == len(found) == 6000
+
+
 def test_a_damaged_state_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{")
     with pytest.raises(LocalServerError, match=r"stack\.json is damaged"):
