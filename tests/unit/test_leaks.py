@@ -15,7 +15,7 @@ import logging, pathlib, subprocess, sys
 import leaks, pytest
 from passwords import password
 SECRET = password("x")
-WAIT = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+WAIT = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
 """
 SHOWING = """
 def test_out(): print("login with", SECRET)
@@ -28,7 +28,9 @@ def test_file(tmp_path):
 def child(request):
     more = [SECRET] if request.param == "argument" else []
     environment = {"P": SECRET} if request.param == "environment" else {}
-    with subprocess.Popen([*WAIT, *more], stdin=subprocess.PIPE, env=environment):
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*WAIT, *more], stdin=pipe, stdout=pipe, env=environment) as process:
+        process.stdout.readline()  # until the program is there, /proc shows no arguments of it
         yield
 @pytest.mark.integration
 def test_child(child): pass
