@@ -65,7 +65,7 @@ class TableEntry:
             value = json.loads(text)
             if value["v"] != 1:
                 raise FatalError(f"a table in the store was written by a newer version: {text[:120]!r}")
-            return cls(
+            entry = cls(
                 value["connector"],
                 value["topic"],
                 value["template"],
@@ -75,6 +75,8 @@ class TableEntry:
                 value.get("ghosts"),
                 value.get("began"),
             )
+            entry.encode()  # half of a surrogate pair is no character
+            return entry
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FatalError(f"what the store remembers of a table cannot be read: {text[:120]!r}") from error
 
