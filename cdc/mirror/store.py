@@ -91,7 +91,7 @@ class StoredOffset:
                     f"an offset in the store was written by a newer version ({text[:80]!r}). Remedy: run that version"
                 )
             previous = value.get("prev")
-            return cls(
+            offset = cls(
                 int(value["next"]),
                 int(value["ts"]),
                 dict(value.get("pos", {})),
@@ -99,11 +99,13 @@ class StoredOffset:
                 value.get("topic"),
                 value.get("parts"),
             )
+            offset.encode()  # half of a surrogate pair is no character
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise FatalError(
                 f"an offset in the store is not one: {text[:80]!r}. Remedy: delete the key, and the partition is read "
                 "again from its beginning"
             ) from error
+        return offset
 
 
 @dataclass(slots=True)

@@ -76,9 +76,9 @@ class TableEntry:
                 value.get("began"),
             )
             entry.encode()  # half of a surrogate pair is no character
-            return entry
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FatalError(f"what the store remembers of a table cannot be read: {text[:120]!r}") from error
+        return entry
 
 
 class Tables:

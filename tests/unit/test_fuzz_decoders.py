@@ -318,9 +318,11 @@ def test_a_table_in_the_store(text: str) -> None:
     survives(lambda given: TableEntry.decode(given).encode(), data, FatalError)
 
 
-def test_half_a_character_in_a_table_in_the_store_is_fatal() -> None:
+def test_half_a_character_in_the_store_is_fatal() -> None:
     with pytest.raises(FatalError, match="cannot be read"):
         TableEntry.decode(ENTRIES[0].encode().replace(b'"sink"', b'"\\ud800"'))
+    with pytest.raises(FatalError, match="delete the key"):
+        StoredOffset.decode(b'{"v":1,"next":1,"ts":1,"topic":"\\ud800"}')
 
 
 @given(broken([Position(1, 2, 3, 4).text(), Position(2**32 - 1, 2**64 - 1, 0, 0).text()]))
