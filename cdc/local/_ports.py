@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import random
 import socket
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ __all__ = ["free_port", "is_listening"]
 
 _LOWEST = 12_000
 _HIGHEST = 32_000
+_BOUND: Final = 200
 _RANDOM: Final = random.SystemRandom()  # the common one may have been seeded, in two processes alike
 
 
@@ -25,15 +26,34 @@ class _Given:
 
     Between the choice of a port and the moment when a server listens there are seconds: a broker writes its first
     metadata meanwhile. Each process holds a lock on the byte of a common file whose place is the port's number; the
-    kernel takes the locks back when the process ends, in whatever way.
+    kernel takes the locks back when the process ends, in whatever way. And it keeps sockets bound to the last of its
+    ports, which never listen: the kernel gives these ports to no outgoing connection, whatever range it takes them
+    from, and lets a server bind them that sets SO_REUSEADDR, as all do.
     """
 
     def __init__(self) -> None:
         self._mine: set[int] = set()
         self._file = (-1, -1)
+        self._bound: deque[socket.socket] = deque()
 
     def take(self, port: int) -> bool:
         """Whether the port is the caller's now."""
+        return self._lock(port) and self._bind(port)
+
+    def _bind(self, port: int) -> bool:
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", port))  # without SO_REUSEADDR, so that not even another holder has it
+        except OSError:
+            holder.close()
+            return False
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._bound.append(holder)
+        if len(self._bound) > _BOUND:
+            self._bound.popleft().close()
+        return True
+
+    def _lock(self, port: int) -> bool:
         pid, file = self._file
         if pid != os.getpid():  # the first time, or in a forked child, which has none of its parent's locks
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,13 +82,8 @@ def free_port() -> int:
     highest = min(_HIGHEST, low) if low > _LOWEST + 1000 else _HIGHEST
     for _ in range(200):
         port = _RANDOM.randrange(_LOWEST, highest)
-        if not _given.take(port):
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
+        if _given.take(port):
+            return port
     raise LocalServerError(f"no free port found on 127.0.0.1 between {_LOWEST} and {highest} in 200 tries")
 
 

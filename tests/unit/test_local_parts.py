@@ -137,6 +137,15 @@ def test_a_free_port_is_free_and_not_one_that_clients_are_given() -> None:
         assert is_listening(port)
 
 
+def test_a_port_that_was_given_is_no_clients_before_its_server_listens() -> None:
+    port = free_port()
+    with socket.socket() as client, pytest.raises(OSError, match="in use"):
+        client.bind(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        assert is_listening(port)
+    assert not is_listening(port)
+
+
 def test_two_processes_that_start_servers_at_the_same_time_get_different_ports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
