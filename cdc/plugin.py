@@ -329,6 +329,9 @@ class Converter(ABC):
     """Whether it writes changes of rows so that they can be read back; else it is for what transforms made of them."""
     nulls_have_schemas: ClassVar[bool] = False
     """Whether a null with a schema is written otherwise than one without, which is nothing."""
+    tells_types: bool = True
+    """Whether what is read back has the schema that it was written with; else the runtime tells what is needed of it in
+    a header (`cdc.codec.told_schema`). Known after `configure`."""
     refuses_incompatible: bool = False
     """Set by the runtime: a value schema that the registry refuses as incompatible is a `cdc.errors.SchemaRefused`."""
 

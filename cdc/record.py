@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 __all__ = [
     "HEADER_POSITION",
+    "HEADER_SCHEMA",
     "HEADER_SOURCE",
     "HEADER_TEXT",
     "HEADER_UNKNOWN",
@@ -35,6 +36,8 @@ HEADER_SOURCE: Final = "cdc.source"
 """Who wrote the record: ``<connector>/<slot>`` in UTF-8. Positions compare only within one source."""
 HEADER_POSITION: Final = "cdc.position"
 """The record's `Position` in its text form."""
+HEADER_SCHEMA: Final = "cdc.schema"
+"""What the bytes of a converter without schemas do not say of their columns (`cdc.codec.told_schema`)."""
 HEADER_UNKNOWN: Final = "cdc.unknown"
 """JSON array of columns whose value is not known; the value in the record is a filler. Sinks leave
 these fields alone (EXACTNESS.md H13)."""

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from cdc.codec.avro_fields import FOREIGN, FieldsPlan, KeyPlan, Row
 from cdc.codec.avro_schema import Text
-from cdc.codec.connect_text import FAULTS, column_text, plain_text
+from cdc.codec.connect_text import FAULTS, ColumnText, column_text
 from cdc.codec.flattened import DELETES, METADATA
+from cdc.codec.told_schema import image_schema, plain_column, printed_column
 from cdc.errors import DataError, brief
 from cdc.record import Schema
 
@@ -75,9 +76,9 @@ def fields_plan(schema: Schema, metadata: re.Pattern[str] = METADATA) -> FieldsP
         raise DataError(f"a value of type {schema.type} has no columns; only structs can become hashes")
     if (schema.name or "").startswith(FOREIGN):
         return foreign_plan()
-    images = {field.name: field.schema for field in schema.fields if field.name in ("before", "after")}
-    if len(images) == 2 and all(image.type == "struct" for image in images.values()):
-        decode_row, columns, kinds = _row(images["after"], None)
+    image = image_schema(schema)
+    if image is not schema:
+        decode_row, columns, kinds = _row(image, None)
         return _plan(lambda value: _envelope(value, decode_row), columns, kinds)
     decode_row, columns, kinds = _row(schema, metadata)
     marks = [name for name in DELETES if name in _names(schema) and metadata.fullmatch(name)]
@@ -172,6 +173,7 @@ _FOREIGN_NAMES: Final = (
     frozenset({"status", "id", "event_count", "data_collections", "ts_ms"}),  # of transactions' boundaries
     frozenset({"id", "aggregate_type", "type", "additional_data", "timestamp"}),  # notifications
 )
+_NOTHING: Final[Mapping[str, Schema]] = {}
 _HEARTBEATS: Final = (frozenset({"ts_ms"}), frozenset({"ts_ms", "ts_us", "ts_ns"}))
 
 
@@ -206,11 +208,12 @@ def _is_envelope(value: Mapping[str, Any]) -> bool:
     return all(value[name] is None or isinstance(value[name], Mapping) for name in ("before", "after"))
 
 
-def plain_fields_plan(columns: Mapping[str, bytes | None]) -> FieldsPlan:
+def plain_fields_plan(columns: Mapping[str, bytes | None], told: Mapping[str, Schema] = _NOTHING) -> FieldsPlan:
     """The plan of values without schema, all of them envelopes or all flattened, whose rows have no other names than
     ``columns``; ``None`` marks those that are no columns but a flattened row's metadata. A column that a row does not
-    name is NULL."""
-    known = [(name, encoded) for name, encoded in columns.items() if encoded is not None]
+    name is NULL. ``told`` has the schemas of columns that a header tells of."""
+    texts = {name: plain_column(told.get(name)) for name, encoded in columns.items() if encoded is not None}
+    known = [(name, name.encode(), texts[name].text) for name in texts]
     marks = [name for name in DELETES if name in columns and columns[name] is None]
 
     def decode(value: Any) -> tuple[list[bytes] | None, Any]:
@@ -221,25 +224,31 @@ def plain_fields_plan(columns: Mapping[str, bytes | None]) -> FieldsPlan:
             return None, b"d"
         fields: list[bytes] = []
         nulls: list[bytes] = []
-        for name, encoded in known:
+        for name, encoded, text in known:
             part = row.get(name)
             if part is None:
                 nulls.append(encoded)
             else:
-                fields += (encoded, _checked(plain_text, part, name))
+                fields += (encoded, _checked(text, part, name))
         return fields, tuple(nulls)
 
-    names = [encoded for _, encoded in known]
-    return _plan(decode, names, dict.fromkeys(names, "text"))
+    return _plan(decode, [encoded for _, encoded, _ in known], {name.encode(): texts[name].kind for name in texts})
 
 
-def plain_key_plan(names: Sequence[str] | None) -> KeyPlan:
-    """The plan of keys without schema: of JSON objects with these names, or (``None``) of single values."""
+def plain_key_plan(
+    names: Sequence[str] | None, told: Mapping[str, Schema] = _NOTHING, *, printed: bool = False
+) -> KeyPlan:
+    """The plan of keys without schema: of JSON objects with these names, or (``None``) of single values. ``told`` has
+    the schemas that a header tells of, the one of a single value by the name ""; ``printed`` if the values are text
+    that Java printed."""
+    column: Callable[[Schema | None], ColumnText] = printed_column if printed else plain_column
     if names is None:
-        return KeyPlan(lambda payload, _at: (_key_part(_native(payload), plain_text, "key"),), (), ("text",))
+        kind, text = column(told.get(""))
+        return KeyPlan(lambda payload, _at: (_key_part(_native(payload), text, "key"),), (), (kind,))
+    parts = [(name, *column(told.get(name))) for name in names]
 
     def columns(payload: bytes, _at: int) -> tuple[bytes | None, ...]:
         value = _native(payload)
-        return tuple(_key_part(value[name], plain_text, name) for name in names)
+        return tuple(_key_part(value[name], text, name) for name, _, text in parts)
 
-    return KeyPlan(columns, tuple(names), ("text",) * len(names))
+    return KeyPlan(columns, tuple(names), tuple(kind for _, kind, _ in parts))

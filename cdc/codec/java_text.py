@@ -11,7 +11,7 @@ from cdc.codec.json_reader import EXACT
 from cdc.codec.json_writer import double_text, single_text
 from cdc.record import Schema
 
-__all__ = ["Text", "java_text"]
+__all__ = ["Text", "date_of", "java_text"]
 
 Text = Callable[[Any], str]
 
@@ -85,6 +85,15 @@ def _date(milliseconds: int) -> str:
     except OverflowError:
         raise ValueError(f"{milliseconds} ms since 1970 is beyond the year 9999") from None
     return f"{_DAYS[at.weekday()]} {_MONTHS[at.month - 1]} {at:%d %H:%M:%S} UTC {at.year}"
+
+
+def date_of(text: str) -> int:
+    """The days since 1970 that `java_text` printed of a date. `ValueError` for other texts."""
+    parts = text.split(" ")
+    if len(parts) != 6 or parts[0] not in _DAYS or parts[1] not in _MONTHS or parts[3:5] != ["00:00:00", "UTC"]:
+        raise ValueError(f"{text[:60]!r} is no date as Java prints it")
+    at = datetime(int(parts[5]), _MONTHS.index(parts[1]) + 1, int(parts[2]), tzinfo=UTC)
+    return (at - _EPOCH).days
 
 
 def _list(item: Text) -> Text:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
+from cdc.errors import brief
 from cdc.record import NO_DEFAULT, Schema
 
 __all__ = ["DECIMAL", "EXACT", "MOST_DIGITS", "ONE_OF", "Reader", "load", "reader", "unscaled"]
@@ -105,9 +106,9 @@ def unscaled(value: int | Decimal, scale: int) -> bytes:
     """A decimal as Connect holds it: digits without the point, in two's complement. `ValueError` if digits are lost."""
     scaled = EXACT.scaleb(Decimal(value), scale)
     if scaled.is_finite() and scaled.adjusted() > MOST_DIGITS:  # an exponent that nobody could write out
-        raise ValueError(f"{_shown(value)} is too large for any column")
+        raise ValueError(f"{brief(value)} is too large for any column")
     if scaled != scaled.to_integral_value():
-        raise ValueError(f"{_shown(value)} has more than {scale} digits after the point")
+        raise ValueError(f"{brief(value)} has more than {scale} digits after the point")
     number = int(scaled)
     bits = number.bit_length() if number >= 0 else (number + 1).bit_length()
     return number.to_bytes(bits // 8 + 1, "big", signed=True)
@@ -244,7 +245,7 @@ def _one_of(branches: list[tuple[str, Schema, Reader]]) -> Reader:
     def one_of(value: Any) -> dict[str, Any]:
         best = max(branches, key=lambda branch: _likeness(branch[1], value))
         if not _likeness(best[1], value):
-            raise ValueError(f"{_shown(value)} is of none of the types that may be here")
+            raise ValueError(f"{brief(value)} is of none of the types that may be here")
         return {name: read(value) if name == best[0] else None for name, _, read in branches}
 
     return one_of
@@ -275,9 +276,4 @@ def _accepts(schema: Schema, value: Any) -> bool:
 
 
 def _wrong(value: Any, what: str) -> ValueError:
-    return ValueError(f"{_shown(value)} is no {what}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    return ValueError(f"{brief(value)} is no {what}")

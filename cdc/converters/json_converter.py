@@ -68,7 +68,7 @@ class JsonConverter(GeneralConverter):
 
     def _configure(self, config: Mapping[str, str]) -> None:
         found = read_settings("JSON", self.settings, config, {"schemas.cache.size"})
-        self._schemas = found["schemas.enable"]
+        self._schemas = self.tells_types = found["schemas.enable"]
         self._numeric = found["decimal.format"]
         self._replace_null = found["replace.null.with.default"]
         if found["schema.content"]:

@@ -104,6 +104,8 @@ class _ScalarConverter(Converter):
             raise DataError(f"{topic}: the {self._part} is none of the {self.label} converter's: {error}") from error
 
 
+_NOT_WHOLE: Final = frozenset({"org.apache.kafka.connect.data.Time", "org.apache.kafka.connect.data.Timestamp"})
+"""Java prints them in whole seconds."""
 _STRING: Final = Schema("string", optional=True)
 
 
@@ -120,6 +122,7 @@ class StringConverter(_ScalarConverter):
 
     aliases: ClassVar[tuple[str, ...]] = ("org.apache.kafka.connect.storage.StringConverter",)
     label = "String"
+    tells_types = False
     settings = (Setting("converter.encoding", "UTF-8", "Character encoding of the text."),)
 
     def _configure(self, found: Mapping[str, Any]) -> None:
@@ -133,6 +136,13 @@ class StringConverter(_ScalarConverter):
     def _row_key_encoder(self, shape: RowShape, schema: Schema, memory: KeyMemory) -> KeyEncoder:
         if len(schema.fields) > 1:
             return super()._row_key_encoder(shape, schema, memory)
+        for field in schema.fields:
+            if field.schema.name in _NOT_WHOLE or field.schema.type in ("array", "map", "struct"):
+                raise FatalError(
+                    f"{shape.topic}: the String converter prints the key column {field.name} of table "
+                    f"{shape.schema}.{shape.table}, {field.schema.name or field.schema.type}, so that two rows could "
+                    "have one text. Set key.converter to avro, json, jsonschema or protobuf"
+                )
         kept = kept_key_schema(shape, schema, memory, f"{self._encoding} text", bare=True)
         encode = self.encoder(shape.topic, kept)
         key = row_values(shape, "").key

@@ -27,10 +27,11 @@ from cdc.codec.connect_fields import (
     plain_key_plan,
 )
 from cdc.codec.flattened import METADATA
+from cdc.codec.told_schema import NOTHING_TOLD, Told, parse_told
 from cdc.errors import DataError
 from cdc.mirror.partitions import Message
 from cdc.mirror.plans import Reader
-from cdc.record import Schema
+from cdc.record import HEADER_SCHEMA, Schema
 
 __all__ = ["Convert", "GeneralLane"]
 
@@ -39,7 +40,7 @@ Convert = Callable[[str, bytes], "tuple[Schema | None, Any]"]
 own; `RetriableError` when the registry is away."""
 
 _MOST_SEEN: Final = 4096
-"""Schema objects that are known by their identity."""
+"""Schema objects that are known by their identity; and headers that tell of columns."""
 _MOST_NAMES: Final = 5000
 """Of a topic's rows without schema. A table of Postgres has 1600 columns at most."""
 
@@ -57,8 +58,9 @@ class GeneralLane:
         self._key = key
         self._value = value
         self._schemas = _Schemas()
-        self._keys = _Keys(self._schemas)
-        self._values = _Values(self._schemas, metadata)
+        self._headers = _Headers()
+        self._keys = _Keys(self._schemas, self._headers)
+        self._values = _Values(self._schemas, self._headers, metadata)
 
     def routed(self, messages: Sequence[Any]) -> list[Any]:
         """The messages, with keys and values that are converted when they are asked for."""
@@ -75,7 +77,9 @@ class GeneralLane:
         if payload is None or self._key is None:
             return payload
         schema, native = self._key(message.topic(), payload)
-        return None if native is None else self._keys.decoded(payload, schema, native)
+        if native is None:
+            return None
+        return self._keys.decoded(payload, schema, native, self._header(message, schema))
 
     def converted_value(self, message: Message) -> bytes | None:
         payload: bytes | None = message.value()
@@ -87,7 +91,11 @@ class GeneralLane:
             return None
         if schema is None and plain_foreign(native, partial(self._key_columns, message)):
             return Decoded.made(_FOREIGN, payload, native)
-        return self._values.decoded(topic, payload, schema, native)
+        return self._values.decoded(topic, payload, schema, native, self._header(message, schema))
+
+    def _header(self, message: Message, schema: Schema | None) -> bytes:
+        """What tells more of a payload than its schema; empty if nothing does."""
+        return self._headers.of(message) if schema is None or schema.type == "string" else b""
 
     def _key_columns(self, message: Message) -> Sequence[str]:
         key = self.converted_key(message)
@@ -151,6 +159,29 @@ class _Schemas:
         return token
 
 
+class _Headers:
+    """What headers tell of payloads without schema."""
+
+    def __init__(self) -> None:
+        self._told: dict[bytes, Told] = {b"": NOTHING_TOLD}
+
+    def of(self, message: Message) -> bytes:
+        """The header of a record that tells of its columns; empty if it has none. `DataError` for one that cannot be
+        read."""
+        header = next((value for name, value in message.headers() or () if name == HEADER_SCHEMA), None) or b""
+        if header not in self._told:
+            if len(self._told) >= _MOST_SEEN:
+                raise DataError(
+                    f"there have been {_MOST_SEEN} different headers {HEADER_SCHEMA} by now, as if each record had one "
+                    "of its own: no source of this program writes so"
+                )
+            self._told[header] = parse_told(header)
+        return header
+
+    def told(self, header: bytes) -> Told:
+        return self._told[header]
+
+
 _FOREIGN: Final = b"\0\0\0\0\0"
 
 
@@ -161,55 +192,59 @@ _PRINTED_STRUCT: Final = re.compile(r"Struct\{([^=,{}]+)=(.*)\}", re.DOTALL)
 class _Keys:
     """Keys and their plans."""
 
-    def __init__(self, schemas: _Schemas) -> None:
+    def __init__(self, schemas: _Schemas, headers: _Headers) -> None:
         self._schemas = schemas
-        self._plain: dict[tuple[str, ...] | None, bytes] = {}
+        self._headers = headers
+        self._plain: dict[tuple[tuple[str, ...] | None, bytes, bool], bytes] = {}
         self._plans: dict[bytes, KeyPlan] = {}
 
     def plan(self, payload: bytes) -> KeyPlan:
         return self._plans[payload[:5]]
 
-    def decoded(self, payload: bytes, schema: Schema | None, native: Any) -> Decoded:
+    def decoded(self, payload: bytes, schema: Schema | None, native: Any, header: bytes) -> Decoded:
         if isinstance(native, str) and (printed := _PRINTED_STRUCT.fullmatch(native)) is not None:
-            return self._without_schema(payload, {printed[1]: printed[2]})
-        if schema is not None:
-            token = self._schemas.of(schema)
-            if token not in self._plans:
-                self._plans[token] = key_plan(schema)
-            return Decoded.made(token, payload, native)
-        return self._without_schema(payload, native)
+            return self._without_schema(payload, {printed[1]: printed[2]}, header, printed=True)
+        if schema is None or (header and "" in self._headers.told(header).key):
+            return self._without_schema(payload, native, header, printed=schema is not None)
+        token = self._schemas.of(schema)
+        if token not in self._plans:
+            self._plans[token] = key_plan(schema)
+        return Decoded.made(token, payload, native)
 
-    def _without_schema(self, payload: bytes, native: Any) -> Decoded:
+    def _without_schema(self, payload: bytes, native: Any, header: bytes, *, printed: bool) -> Decoded:
         names = tuple(native) if isinstance(native, Mapping) else None
-        known = self._plain.get(names)
+        known = self._plain.get((names, header, printed))
         if known is None:
-            known = self._plain[names] = self._schemas.new()
-            self._plans[known] = plain_key_plan(names)
+            plan = plain_key_plan(names, self._headers.told(header).key, printed=printed)
+            known = self._plain[names, header, printed] = self._schemas.new()
+            self._plans[known] = plan
         return Decoded.made(known, payload, native)
 
 
 class _Values:
     """Values and their plans."""
 
-    def __init__(self, schemas: _Schemas, metadata: re.Pattern[str]) -> None:
+    def __init__(self, schemas: _Schemas, headers: _Headers, metadata: re.Pattern[str]) -> None:
         self._schemas = schemas
+        self._headers = headers
         self._metadata = metadata
-        self._tables: dict[tuple[str, bool], _Columns] = {}
+        self._tables: dict[tuple[str, bool, bytes], _Columns] = {}
         self._plans: dict[bytes, FieldsPlan] = {_FOREIGN: foreign_plan()}
 
     def plan(self, payload: bytes) -> FieldsPlan:
         return self._plans[payload[:5]]
 
-    def decoded(self, topic: str, payload: bytes, schema: Schema | None, native: Any) -> Decoded:
+    def decoded(self, topic: str, payload: bytes, schema: Schema | None, native: Any, header: bytes) -> Decoded:
         if schema is not None:
             token = self._schemas.of(schema)
             if token not in self._plans:
                 self._plans[token] = fields_plan(schema, self._metadata)
             return Decoded.made(token, payload, native)
         row = plain_image(native)
-        table = self._tables.get((topic, row is native))
+        kind = (topic, row is native, header)
+        table = self._tables.get(kind)
         if table is None:
-            table = self._tables[topic, row is native] = _Columns()
+            table = self._tables[kind] = _Columns()
         names = set() if row is None else set(row)
         if not table.token or not table.names.keys() >= names:
             if len(table.names.keys() | names) > _MOST_NAMES:
@@ -221,8 +256,9 @@ class _Values:
                 if name not in table.names:
                     hidden = row is native and self._metadata.fullmatch(name)
                     table.names[name] = None if hidden else name.encode()
+            plan = plain_fields_plan(dict(table.names), self._headers.told(header).value)
             table.token = self._schemas.new()
-            self._plans[table.token] = plain_fields_plan(dict(table.names))
+            self._plans[table.token] = plan
         return Decoded.made(table.token, payload, native)
 
 

@@ -16,6 +16,7 @@ from cdc.kafka.topics import COMPACTED, EVENTS, Topics
 from cdc.plugin import Converter, Encoder, KeyEncoder, KeyMemory, SourceConnector, SourceTask, ValueEncoder
 from cdc.record import HEADER_POSITION, ConnectRecord, RowChange, RowShape, Schema
 from cdc.runtime.letters import Cause, class_name
+from cdc.runtime.schema_headers import SchemaHeaders
 from cdc.runtime.source_errors import KAFKA_PRODUCE, KEY_CONVERTER, TRANSFORMATION, VALUE_CONVERTER, SourceErrors
 from cdc.runtime.source_transforms import Chain
 
@@ -68,6 +69,7 @@ class SourceWriter:
         self.producer = producer
         self._topics = topics
         self.keys, self.values = converters
+        self._types = None if self.keys.tells_types and self.values.tells_types else SchemaHeaders(*converters)
         self.memory = memory
         self.chain = chain
         self._source = source
@@ -93,7 +95,7 @@ class SourceWriter:
         """Write what one poll gave, in order."""
         produce = self._produce
         encoders = self._encoders
-        source, common, chain = self._source, self._common, self.chain
+        source, common, chain, types = self._source, self._common, self.chain, self._types
         now_us = time.time_ns() // 1000
         shape = None
         refused: set[RowShape] = set()
@@ -128,6 +130,8 @@ class SourceWriter:
                 position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
                 value = encode_value(change, now_us)
                 headers: Headers = [source, (HEADER_POSITION, position), *change.headers, *common]
+                if types is not None:
+                    headers += types.of(change.shape.key_schema, change.shape.envelope_schema if change.op else None)
                 if change.broadcast:
                     for partition in range(partitions):
                         # Compaction needs a key, and it must not be a row's (EXACTNESS.md H16).
@@ -247,6 +251,9 @@ class SourceWriter:
 
     def _write_made(self, change: RowChange | ConnectRecord, given: ConnectRecord, record: ConnectRecord) -> None:
         """Write what the chain made of a record."""
+        if self._types is not None and isinstance(change, RowChange):
+            more = self._types.of(record.key_schema, None if record.value is None else record.value_schema)
+            record = replace(record, headers=(*record.headers, *more))
         if isinstance(change, ConnectRecord):
             self.write_general(record)
         elif change.broadcast and record.partition is None:
@@ -329,6 +336,8 @@ class SourceWriter:
         """Write a change whose bytes are made."""
         position = change.tx.position_prefix + b"%08x.%08x" % (change.ordinal, change.index)
         headers: Headers = [self._source, (HEADER_POSITION, position), *change.headers, *self._common]
+        if self._types is not None:
+            headers += self._types.of(change.shape.key_schema, change.shape.envelope_schema if change.op else None)
         self.producer.produce(change.shape.topic, key, value, headers, partition)
         self.records += 1
 

@@ -132,6 +132,33 @@ def test_every_type_is_exact_under_other_modes(
         assert report.rows == 2 * rows
 
 
+CONVERTERS = {
+    "json": "{side}.converter: json",
+    "json without schemas": "{side}.converter: json\n  {side}.converter.schemas.enable: false",
+    "json without schemas, numbers": (
+        "{side}.converter: json\n  {side}.converter.schemas.enable: false\n  {side}.converter.decimal.format: NUMERIC"
+    ),
+    "jsonschema": "{side}.converter: jsonschema",
+    "protobuf": "{side}.converter: protobuf",
+}
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_every_type_is_exact_with_other_converters(
+    name: str, database15: Database, embedded_kafka: EmbeddedKafka, valkey9: Valkey
+) -> None:
+    insert, rows = _table(database15)
+    insert(0)
+    converters = "\n  ".join(CONVERTERS[name].format(side=side) for side in ("key", "value"))
+    with bridged(
+        database15, embedded_kafka, valkey9, "public.every", {"worker:": f"worker:\n  {converters}"}
+    ) as bridge:
+        insert(1000)
+        report = wait_until_equal(bridge.config, 60)
+        assert report.equal, report.as_text()
+        assert report.rows == 2 * rows
+
+
 def test_every_type_has_a_row_in_the_documentation(database: Database) -> None:
     install_extensions(database)
     names = {
