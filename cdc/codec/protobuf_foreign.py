@@ -64,7 +64,7 @@ def _field(field: Any, open_: tuple[str, ...]) -> tuple[Schema, Callable[[Any], 
         return schema, (lambda message: getattr(message, name)) if take is None else _through(name, take)
 
     def get(message: Any) -> Any:
-        if not message.HasField(name):
+        if not type(message).HasField(message, name):
             return None
         value = getattr(message, name)
         return value if take is None else take(value)

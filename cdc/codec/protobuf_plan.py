@@ -73,7 +73,7 @@ class ProtobufFile:
                 path.append(index)
             found = self._message(tuple(path) or (0,))
             message = found.make()
-            message.ParseFromString(data[at:])
+            type(message).ParseFromString(message, data[at:])
         except (IndexError, DecodeError) as error:
             raise ValueError(f"it is no Protobuf message of its schema: {error}") from error
         return found.schema, found.take(message)
@@ -108,7 +108,7 @@ class ProtobufFile:
         def write(value: Any) -> bytes:
             message = make()
             fill(message, value)
-            return _FIRST + bytes(message.SerializeToString(deterministic=True))
+            return _FIRST + bytes(type(message).SerializeToString(message, deterministic=True))
 
         return write
 

@@ -1,4 +1,7 @@
-"""Native values ↔ Protobuf messages of `cdc.codec.protobuf_schema`, by the Connect schema."""
+"""Native values ↔ Protobuf messages of `cdc.codec.protobuf_schema`, by the Connect schema.
+
+Methods of messages are called by their class: a field may have the name of one.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def _put_one(name: str, schema: Schema) -> _Put:
 
         def put(message: Any, value: Any) -> None:
             inner = getattr(message, name)
-            inner.SetInParent()
+            type(inner).SetInParent(inner)
             fill(inner, value)
 
         return put
@@ -81,7 +84,7 @@ def _put_many(name: str, schema: Schema) -> _Put:
         def put_list(message: Any, value: Any) -> None:
             if value is not None:
                 inner = getattr(message, name)
-                inner.SetInParent()
+                type(inner).SetInParent(inner)
                 inside(inner, value)
 
         return put_list
@@ -130,7 +133,7 @@ def _get(name: str, schema: Schema) -> _Get:
         )
 
     def get(message: Any) -> Any:
-        if not message.HasField(name):
+        if not type(message).HasField(message, name):
             return None
         value = getattr(message, name)
         return value if take is None else take(value)
@@ -141,7 +144,7 @@ def _get(name: str, schema: Schema) -> _Get:
 def _get_many(name: str, schema: Schema) -> _Get:
     if schema.optional:
         inside = _get_many("value", replace(schema, optional=False))
-        return lambda message: inside(getattr(message, name)) if message.HasField(name) else None
+        return lambda message: inside(getattr(message, name)) if type(message).HasField(message, name) else None
     if schema.type == "map" and schema.keys and schema.values:
         get_key, get_value = _get("key", schema.keys), _get("value", schema.values)
         hashable = schema.keys.type not in {"array", "map", "struct"}

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("google.protobuf")
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+from google.protobuf.message import Message
 
 from cdc.codec.protobuf_plan import ProtobufFile, payload_writer
 from cdc.codec.protobuf_schema import proto_name, protobuf_text
@@ -77,6 +78,22 @@ def test_names_protobuf_refuses_are_spelled_out() -> None:
         ("foo_bar", "fooBar", "foo__bar", "_foo_bar", "FooBar"),
         ("words", "wordsList", "wordsListMessage", "wordsItem"),
         ("Clear", "DESCRIPTOR", "class", "__init__", "None"),
+        tuple(name for name in dir(Message) if not name.startswith("__")),
+        ("HasField", "SetInParent", "SerializeToString", "ParseFromString", "FromString", "Extensions"),
+        (
+            "message",
+            "package",
+            "import",
+            "syntax",
+            "option",
+            "reserved",
+            "extend",
+            "oneof",
+            "map",
+            "string",
+            "true",
+            "inf",
+        ),
     ],
 )
 def test_names_that_protobuf_takes_for_one_stay_apart(names: tuple[str, ...]) -> None:
