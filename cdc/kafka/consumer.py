@@ -41,6 +41,8 @@ TopicPart = tuple[str, int]
 Offsets = Mapping[Any, int]
 """`TopicPart` → offset."""
 
+_HEARING_S: Final = 5.0
+_HEARD: Final = 10_000
 _REQUEST_S: Final = 5.0
 _LIMITS: Final[Mapping[str, Any]] = {
     # Memory: what librdkafka fetches ahead, whatever the size of a transaction. A response is counted as it comes,
@@ -363,6 +365,11 @@ class RecordConsumer:
     def close(self) -> None:
         """Leave. A static member's partitions stay with it for the session timeout, for a restart. Never raises."""
         try:
+            # An assignment that is heard of inside close() is answered for ever: librdkafka #4884 waits, and holds the
+            # interpreter's lock meanwhile. So it is heard before, behind whatever records are there.
+            deadline = time.monotonic() + _HEARING_S
+            while self._consumer.consume(_HEARD, 0) and time.monotonic() < deadline:
+                pass
             self._consumer.close()
         except (KafkaException, RuntimeError) as error:
             _log.debug("closing the consumer", error=str(error))

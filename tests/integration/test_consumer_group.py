@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -95,3 +97,22 @@ def test_a_place_that_is_lost_is_taken_back_once(member: RecordConsumer, apache_
     assert read(member, topic) == [b"one"]
     with another(apache_kafka, topic), pytest.raises(FatalError, match="only one worker run the connector"):
         until_raised(member, topic)
+
+
+CLOSING = """
+import sys, time
+from cdc.kafka.consumer import RecordConsumer
+bootstrap, topic = sys.argv[1:]
+member = RecordConsumer({"bootstrap.servers": bootstrap}, f"connect-{topic}", "place", lambda _: None)
+member.subscribe([topic])
+deadline = time.monotonic() + 60
+while member.left_out({topic: 1}) is None:  # until the group has given it what it was not asked for yet
+    assert time.monotonic() < deadline, "never assigned"
+member.close()
+"""
+
+
+def test_it_can_be_closed_while_an_assignment_waits_to_be_heard(apache_kafka: ApacheKafka, topic: str) -> None:
+    """The client library hangs then, with the lock of the interpreter in its hands: in a process of its own."""
+    command = [sys.executable, "-c", CLOSING, apache_kafka.bootstrap_servers, topic]
+    subprocess.run(command, check=True, timeout=120)
