@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import psycopg
 import redis
+from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
 from bench.bridge import Bridge, redis_sink, source
@@ -232,6 +233,8 @@ class Stage:
             worker=settings,
             environment=environment,
         )
+        self._own = (f"{name}.", f"{name}-")
+        """How the names of its topics begin."""
         self._client = servers.redis.client()
         self.watcher = Watcher(servers.redis.client(), name)
         self.follower = Follower(servers.kafka.bootstrap_servers, rf"{name}\.public\..*")
@@ -266,7 +269,7 @@ class Stage:
                 play(connection, history.phases[0])
 
     def _drop(self) -> None:
-        """Nothing of the round is left on the servers but its topics."""
+        """Nothing of the round is left on the servers."""
         with self.servers.connect() as connection:
             connection.execute(
                 "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots"
@@ -279,6 +282,12 @@ class Stage:
             connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(f"cdc_{self.name}")))
         for key in self._client.scan_iter(match=f"{self.name}:*", count=1000):
             self._client.delete(key)
+        # A broker that was killed looks through all partitions there ever were before it answers.
+        admin = AdminClient({"bootstrap.servers": self.servers.kafka.bootstrap_servers})
+        topics = [topic for topic in admin.list_topics(timeout=PATIENCE_S).topics if topic.startswith(self._own)]
+        if topics:
+            for deleted in admin.delete_topics(topics).values():
+                deleted.result(PATIENCE_S)
 
     def play(self, transactions: Sequence[Statements], pause: Callable[[], float]) -> Played:
         """Begin to play transactions."""
