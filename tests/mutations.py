@@ -173,16 +173,17 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "H20",
-        "cdc/runtime/sink_task.py",
-        "        self._store.verify()\n",
-        "",
-        "tests/integration/test_mirror_heals.py::test_a_flushall_is_noticed_and_healed",
+        "cdc/runtime/sink_start.py",
+        "            if self._misses(known, entry, now) or ",
+        "            if ",
+        "tests/integration/test_sink_heals.py"
+        "::test_a26_a_sink_that_was_away_longer_than_tombstones_are_kept_removes_the_ghosts",
     ),
     Mutation(
         "H21",
-        "cdc/mirror/partitions.py",
-        "        self.redo_until = stored.next if stored is not None and stored.previous is not None else None\n",
-        "        self.redo_until = None\n",
+        "cdc/runtime/sink_start.py",
+        "                begins[partition] = min(max(low, stored.previous.next), stored.next)\n",
+        "                begins[partition] = max(low, stored.next)\n",
         "tests/integration/test_sink_dead_letters.py::test_h21_a_kill_at_any_step_loses_no_letter",
     ),
     Mutation(

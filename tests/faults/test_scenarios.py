@@ -29,6 +29,8 @@ from tests.proxy import Proxy
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 JUMPS: Final = int(os.environ.get("FAULTS_JUMPS", "12"))
+SLEEP: Final = "import threading, time; time.sleep = lambda seconds: threading.Event().wait(seconds)"
+"""Under libfaketime clock_nanosleep() takes no absolute time, which is what Python's sleep gives it."""
 LIBFAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
@@ -227,7 +229,9 @@ def test_clocks_that_jump_change_nothing(servers: Servers, proxies: Ways, tmp_pa
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_NO_CACHE": "0",
+        "PYTHONPATH": str(tmp_path),
     }
+    (tmp_path / "sitecustomize.py").write_text(SLEEP, encoding="ascii")
     rng = random.Random(120)
     histories = [History.draw(120, phases=JUMPS + 1, transactions=8, versioned=True)]
     with Stage(servers, proxies, "s120", histories, environment=environment) as stage:
