@@ -8,11 +8,13 @@ which reads the bridge's configuration and looks when the proxies pass everythin
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -25,6 +27,7 @@ from bench.servers import DATABASE, Servers
 from cdc.local._ports import free_port
 from cdc.local.kafka import ApacheKafka
 from tests.faults.equality import Equality
+from tests.faults.evidence import keep
 from tests.faults.extent import PARTITIONS
 from tests.faults.watching import Follower, Watcher
 from tests.histories import History, play
@@ -35,6 +38,8 @@ __all__ = ["NAME", "SINK", "Played", "Stage", "Ways", "proxied_kafka", "ways"]
 
 NAME: Final = "shop"
 SINK: Final = "cache"
+KEPT: Final = Path(tempfile.gettempdir()) / "cdc-faults"
+"""Where evidence is kept."""
 PATIENCE_S: Final = 180.0
 SINK_TASKS: Final = 2
 WAYS: Final = ("Postgres", "Kafka (source)", "Kafka (sink)", "Redis")
@@ -321,7 +326,9 @@ class Stage:
         equality = self._equality = self._equality or Equality(self.servers, self.bridge.config, self.name)
         while different := self._look(equality):
             if time.monotonic() - begun > patience:
-                raise AssertionError("\n".join([*different[:10], "the worker's log:", self.log()]))
+                told = "\n".join([*different[:10], "the worker's log:", self.log(200_000)])
+                kept = keep(KEPT, self.name, self.servers.kafka.bootstrap_servers, self._client, told)
+                raise AssertionError("\n".join([*different[:10], f"all there is to know of it: {kept}", self.log()]))
             time.sleep(max(0.02, self._look_seconds))  # a look at many rows must not take the time that they need
         return time.monotonic() - begun
 
