@@ -1,4 +1,4 @@
-"""What is kept of a round that did not end equal: every record of its topics, and what the store says of its offsets."""
+"""What is kept of a round that did not end equal: all records of its topics, and what the store says of its offsets."""
 
 from __future__ import annotations
 
