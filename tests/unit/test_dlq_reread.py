@@ -12,6 +12,7 @@ from cdc.operate.dlq.letters_of import Rows
 from cdc.operate.dlq.listing import render_list
 from cdc.operate.dlq.queue import Entry, connector_of
 from cdc.operate.dlq.reread import reread_of
+from cdc.record import HEADER_SCHEMA
 from cdc.runtime.letters import (
     CONTEXT,
     HEADER_LETTER,
@@ -27,6 +28,16 @@ from cdc.runtime.letters import (
 
 @pytest.fixture(scope="module")
 def config() -> Config:
+    return bridge()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Config:
+    """Keys in JSON without schemas."""
+    return bridge({"key.converter.schemas.enable": "false"})
+
+
+def bridge(more: dict[str, str] | None = None) -> Config:
     source = {
         "connector.class": "postgres",
         "database.user": "cdc",
@@ -40,14 +51,23 @@ def config() -> Config:
         "key.converter": "json",
         "value.converter": "json",
         "errors.deadletterqueue.topic.name": "dlq",
+        **(more or {}),
     }
-    form = {"worker": {"bootstrap.servers": "localhost:1"}, "connectors": {"shop": source, "cache": sink}}
+    form = {
+        "worker": {"bootstrap.servers": "localhost:1"},
+        "connectors": {"shop": source, "cache": sink},
+    }
     return loads({"bridge.json": json.dumps(form)})
 
 
-def entry(key: bytes | None, topic: str = "shop.public.t", form: str = "") -> Entry:
+def entry(
+    key: bytes | None,
+    topic: str = "shop.public.t",
+    form: str = "",
+    headers: tuple[tuple[str, bytes], ...] = (),
+) -> Entry:
     letter = Letter("cache", 0, topic, 0, 5, "TASK_PUT", "x.Y", "no", form=form)
-    return Entry((0, 1), letter, key, b"value", (), 0)
+    return Entry((0, 1), letter, key, b"value", headers, 0)
 
 
 def wire(**row: Any) -> bytes:
@@ -82,6 +102,20 @@ def test_a_source_s_letter_in_json_tells_its_row(config: Config) -> None:
     found = reread_of(config, Rows(spec, spec.worker), entry(b'{"id": "8"}', form="text"))
     assert not isinstance(found, str)
     assert found.where == "\"id\" = '8'"
+
+
+def test_a_key_whose_types_only_a_header_tells_stands_for_every_row(bare: Config) -> None:
+    """What JSON without schemas makes of a date is a number, which Postgres does not compare with a date."""
+    spec, _ = connector_of(bare, "cache")
+    rows = Rows(spec, spec.worker)
+    key = b'{"day": 19000}'
+    found = reread_of(bare, rows, entry(key))
+    assert not isinstance(found, str)
+    assert found.where == '"day" = 19000'
+    found = reread_of(bare, rows, entry(key, headers=((HEADER_SCHEMA, b"{}"),)))
+    assert not isinstance(found, str)
+    assert not found.where
+    rows.close()
 
 
 @pytest.mark.parametrize("topic", ["other.public.t", "shop.t", "shopping.public.t"])

@@ -19,6 +19,7 @@ from cdc.operate.dlq.queue import Entry
 from cdc.operate.snapshot import await_outcome, order_of, send_order, succeeded
 from cdc.postgres.config import PostgresConfig
 from cdc.postgres.connector import PostgresSourceConnector
+from cdc.record import HEADER_SCHEMA
 
 __all__ = ["Reread", "read_again", "reread_of"]
 
@@ -130,4 +131,6 @@ def _key(rows: Rows, entry: Entry) -> Any:
         converter.close()
     if schema is not None and any(field.schema.name for field in schema.fields):
         return None  # a date or a decimal in its number's form is not what Postgres compares with
+    if schema is None and any(name == HEADER_SCHEMA for name, _ in entry.headers):
+        return None  # nor is what only a header tells the type of
     return value
