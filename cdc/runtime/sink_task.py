@@ -150,6 +150,7 @@ class _SinkTask:
             self._report()
             for topic, since in self._healing.done():
                 self._assembler.healed(topic, since)
+        self._consumer.mend_stalls(now)
         assembler = self._assembler
         messages = self._pending or self._fetch()
         if self._consumer.changed:
