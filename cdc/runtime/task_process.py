@@ -6,6 +6,8 @@
 * Status goes to an inherited pipe as JSON lines (`cdc.runtime.reports`), logs to stderr.
 * Asked to stop, the task has the grace time to drain. Then it is ended without the help of the interpreter
   (`faulthandler`), so that not even a call that never returns leaves an orphan, and shows where it hung.
+* While it runs, the same watchdog ends it, exit status 1, if its interpreter stands still for `HUNG_S`: a library that
+  waits for ever with the interpreter's lock in its hands (librdkafka #4884) would otherwise stop the task in silence.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from cdc.observe.logging import LogFormat, configure_logging
 from cdc.plugin import Connector, SinkConnector, SourceConnector, TaskContext
 from cdc.runtime.reports import Reporter, describe
 
-__all__ = ["TERMINATED", "Runner", "TaskOrder", "main"]
+__all__ = ["TERMINATED", "Control", "Runner", "TaskOrder", "main"]
 
 Runner = Callable[[Any, TaskContext, Mapping[str, str]], None]
 """Runs a task until it is asked to stop: connector, context, worker's properties."""
@@ -36,6 +38,9 @@ Runner = Callable[[Any, TaskContext, Mapping[str, str]], None]
 TERMINATED: Final = 128 + signal.SIGTERM
 """Exit status of a task that drained because of a signal which did not come from its worker."""
 
+HUNG_S: Final = 60.0
+"""Seconds without a step of any Python thread after which the process is taken for hung."""
+BEAT_S: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 _GC_THRESHOLD: Final = 50_000
 """Objects made and not freed before a collection. A batch of rows is thousands of objects that all live for a moment
@@ -63,19 +68,31 @@ class TaskOrder:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-class _Control:
-    """Whether to stop, and why."""
+class Control:
+    """Whether to stop, and why; and the watchdog, in C: it needs neither the interpreter nor the task's cooperation."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, hung: float = HUNG_S, beat: float = BEAT_S) -> None:
         self.stopping = threading.Event()
         self.signalled = False
         self._grace = grace
+        self._hung = hung
+        self._beat = beat
+        self._lock = threading.RLock()
+        """There is one watchdog: a beat must not put off the end of the grace time. Held, a signal may come."""
 
     def stop(self) -> None:
-        if not self.stopping.is_set():
-            self.stopping.set()
-            # A watchdog in C: it needs neither the interpreter nor the task's cooperation.
-            faulthandler.dump_traceback_later(max(self._grace, 0.1), exit=True, file=sys.__stderr__ or sys.stderr)
+        with self._lock:
+            if not self.stopping.is_set():
+                self.stopping.set()
+                _end_in(max(self._grace, 0.1))
+
+    def live(self) -> None:
+        """Put the watchdog off, again and again, until the task is to stop. Runs in a thread of its own."""
+        while not self.stopping.is_set():
+            with self._lock:
+                if not self.stopping.is_set():
+                    _end_in(self._hung)
+            self.stopping.wait(self._beat)
 
     def on_signal(self, _number: int, _frame: object) -> None:
         self.signalled = not self.stopping.is_set()
@@ -87,6 +104,11 @@ class _Control:
             if line == b"stop\n":
                 break
         self.stop()
+
+
+def _end_in(seconds: float) -> None:
+    """End the process then, showing where its threads are, unless this is called again."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 def _read_line() -> bytes:
@@ -112,10 +134,11 @@ def main(run_source: Runner | None = None, run_sink: Runner | None = None) -> in
     order = TaskOrder(**json.loads(first))
     faulthandler.enable()
     os.set_inheritable(order.status_fd, False)
-    control = _Control(order.grace)
+    control = Control(order.grace)
     signal.signal(signal.SIGTERM, control.on_signal)
     _die_with(order.parent)
     threading.Thread(target=control.follow, name="control", daemon=True).start()
+    threading.Thread(target=control.live, name="beats", daemon=True).start()
     secrets = Secrets(order.secrets)
     configure_logging(
         order.log_level, order.log_format, secrets.redact, connector=order.connector, task=order.task, pid=os.getpid()
