@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from cdc.errors import FatalError
+from cdc.postgres import snapshot
 from cdc.postgres.connection import connect
 from tests.fix_servers import Database
 from tests.integration.test_source_task import Tail, tail
@@ -233,6 +234,52 @@ def test_while_tables_are_being_read(database: Database, tail: MakeTail) -> None
     write(database, 20)
     settle(source, database)
     in_order(source)
+
+
+@pytest.mark.parametrize("statement", ["detach", "attach"])
+def test_partitions_that_come_and_go_while_the_table_is_being_read(
+    database: Database, tail: MakeTail, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """Before and behind the chunk that is being read, with another order of columns; rows of neither are in the WAL."""
+    monkeypatch.setattr(snapshot, "READY_BYTES", 1)
+    database.execute("create table parted (id int primary key, v text) partition by range (id)")
+    for name, low in (("middle", 100), ("top", 300)):
+        database.execute(f"create table {name} partition of parted for values from ({low}) to ({low + 100})")
+        database.execute(f"insert into parted select i, 'a' from generate_series({low}, {low + 99}) i")
+    for name, low in (("low", 0), ("high", 200)):
+        database.execute(f"create table {name} (v text, id int primary key)")
+        database.execute(f"insert into {name} select 'b', i from generate_series({low}, {low + 99}) i")
+    source = tail(schema_refresh_ms=100, snapshot_fetch_size=10, table_include_list="public.parted").start()
+    source.until(lambda: len(told(source, "parted")) > 20)
+    assert not source.snapshot_done()
+    if statement == "attach":
+        database.execute("alter table parted attach partition low for values from (0) to (100)")
+        database.execute("alter table parted attach partition high for values from (200) to (300)")
+    else:
+        database.execute("alter table parted detach partition top")
+    database.execute("update parted set v = 'c' where id % 10 = 0")
+    source.until(lambda: source.snapshot_done() and equal(source, database, "parted"))
+    assert len(told(source, "parted")) == (400 if statement == "attach" else 100)
+
+
+def test_an_extension_that_is_moved_dropped_and_made_again(database: Database, tail: MakeTail) -> None:
+    """Its types get other names, then go with their columns, then come back under other OIDs."""
+    database.execute("create schema elsewhere; create extension hstore; create extension citext")
+    database.execute("create table t (id int primary key, h hstore, c citext)")
+    database.execute("insert into t values (1, 'a=>1', 'One')")
+    source = tail(schema_refresh_ms=100).start().snapshot()
+    database.execute("alter extension hstore set schema elsewhere; alter extension citext set schema elsewhere")
+    database.execute("insert into t values (2, 'b=>2', 'Two')")
+    source.until(lambda: equal(source, database, "t"))
+    database.execute("drop extension hstore cascade; drop extension citext cascade")
+    database.execute("insert into t values (3)")
+    source.until(lambda: equal(source, database, "t"))
+    assert set(told(source, "t")[(b"1",)]) == {"id"}
+    database.execute("create extension hstore; create extension citext")
+    database.execute("alter table t add h hstore default 'n=>0', add c citext")
+    database.execute("insert into t values (4, 'd=>4', 'Four')")
+    source.until(lambda: equal(source, database, "t"))
+    assert told(source, "t")[(b"4",)] == {"id": b"4", "h": b'"d"=>"4"', "c": b"Four"}
 
 
 def test_a_crash_at_any_step_of_reading_again_loses_nothing(database: Database, tail: MakeTail) -> None:
