@@ -109,12 +109,16 @@ def test_a_key_whose_types_only_a_header_tells_stands_for_every_row(bare: Config
     spec, _ = connector_of(bare, "cache")
     rows = Rows(spec, spec.worker)
     key = b'{"day": 19000}'
-    found = reread_of(bare, rows, entry(key))
-    assert not isinstance(found, str)
-    assert found.where == '"day" = 19000'
-    found = reread_of(bare, rows, entry(key, headers=((HEADER_SCHEMA, b"{}"),)))
-    assert not isinstance(found, str)
-    assert not found.where
+    date = b'{"type":"struct","fields":[{"type":"int32","name":"org.apache.kafka.connect.data.Date","field":"day"}]}'
+    for header, where in (
+        (None, '"day" = 19000'),
+        (b'{"value":' + date + b"}", '"day" = 19000'),  # of the value alone: the key says all itself
+        (b'{"key":' + date + b"}", ""),
+        (b"garbage", ""),
+    ):
+        found = reread_of(bare, rows, entry(key, headers=() if header is None else ((HEADER_SCHEMA, header),)))
+        assert not isinstance(found, str)
+        assert found.where == where
     rows.close()
 
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from psycopg import sql
 
+from cdc.codec.told_schema import parse_told
 from cdc.config import Config, converter_properties, find_converter
-from cdc.errors import CdcError, ConfigError
+from cdc.errors import CdcError, ConfigError, DataError
 from cdc.operate.dlq.letters_of import Rows
 from cdc.operate.dlq.queue import Entry
 from cdc.operate.snapshot import await_outcome, order_of, send_order, succeeded
@@ -131,6 +132,15 @@ def _key(rows: Rows, entry: Entry) -> Any:
         converter.close()
     if schema is not None and any(field.schema.name for field in schema.fields):
         return None  # a date or a decimal in its number's form is not what Postgres compares with
-    if schema is None and any(name == HEADER_SCHEMA for name, _ in entry.headers):
+    if schema is None and _told(entry):
         return None  # nor is what only a header tells the type of
     return value
+
+
+def _told(entry: Entry) -> bool:
+    """Whether a header tells types of the key that its bytes do not say. One that cannot be read may."""
+    header = dict(entry.headers).get(HEADER_SCHEMA)
+    try:
+        return header is not None and bool(parse_told(header).key)
+    except DataError:
+        return True
