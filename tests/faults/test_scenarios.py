@@ -15,7 +15,13 @@ from typing import Any, Final
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from bench.servers import Servers
 from cdc.operate.offsets import delete_offsets
@@ -244,6 +250,29 @@ def test_clocks_that_jump_change_nothing(servers: Servers, proxies: Ways, tmp_pa
             playing.join()
             note(stage, "clock jump", stage.settle())
         stage.prove()
+
+
+def test_timestamps_that_the_broker_refuses_are_waited_out_and_told(servers: Servers, proxies: Ways) -> None:
+    """As when the clocks of client and broker are further apart than the broker takes: here its limit is moved."""
+    with streaming(servers, proxies, 121) as stage:
+        source: Any = next(spec.connector.config for spec in stage.bridge.config.connectors if spec.kind == "source")
+        marks = source.topic("public", "marks")
+        limit_timestamps(servers, marks, "0")
+        stage.touch()
+        stage.bridge.wait_for("the source tells why", lambda: "TIMESTAMP" in stage.log(), PATIENCE_S)
+        limit_timestamps(servers, marks, None)
+        note(stage, "timestamps refused", stage.settle())
+        stage.prove()
+
+
+def limit_timestamps(servers: Servers, topic: str, milliseconds: str | None) -> None:
+    """How much older than the broker's clock a timestamp may be; ``None`` for the server's own limit."""
+    operation = AlterConfigOpType.DELETE if milliseconds is None else AlterConfigOpType.SET
+    entry = ConfigEntry("message.timestamp.before.max.ms", milliseconds or "", incremental_operation=operation)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": servers.kafka.bootstrap_servers})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)
 
 
 def turn(clock: Path, offset: int) -> None:
