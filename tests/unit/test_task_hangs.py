@@ -18,7 +18,7 @@ control.stop()
 if sys.argv[2] == "drains":
     time.sleep(2)
 if sys.argv[2] == "lingers":
-    time.sleep(60)
+    threading.Event().wait()  # for ever
 """
 
 
