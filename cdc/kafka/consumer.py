@@ -14,7 +14,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, Final
 
 import structlog
@@ -22,18 +21,17 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     ConsumerGroupState,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from cdc.errors import FatalError, RetriableError
 from cdc.kafka.clients import made, refused
+from cdc.kafka.progress import Progress
 from cdc.kafka.settings import client_settings, translate
-from cdc.kafka.stalls import StallWatch
 from cdc.kafka.topics import topic_ids
 
 __all__ = ["RecordConsumer", "TopicPart"]
@@ -111,11 +109,7 @@ class RecordConsumer:
         """The assignment changed; the records fetched with it are to be thrown away. Cleared by `reposition`."""
         self.ends: dict[TopicPart, int] = {}
         """Partitions whose end was reached, and the offset there, since this was last emptied."""
-        self._stalls = StallWatch()
-        self._reached: dict[TopicPart, int] = {}
-        """The partitions that are read, and at least how far they were: where reading began, or their end."""
-        self._ends_asked: dict[TopicPart, Future[Any]] = {}
-        self._stalls_at = 0.0
+        self._progress = Progress(self._admin_client)
         self.away: str = ""
         """Why no broker answers; empty when one does."""
         self._consumer = self._make()
@@ -199,7 +193,7 @@ class RecordConsumer:
         self._fenced = ""
         self._subscribed = frozenset()
         self.assigned.clear()
-        self._unwatch(list(self._reached))
+        self._progress.forget_all()
         self.ends = {}
         self.changed = True
 
@@ -231,7 +225,7 @@ class RecordConsumer:
         if gone:
             self._on_revoked(gone)
         self.assigned -= gone
-        self._unwatch(gone)
+        self._progress.forget(gone)
         consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in gone])
 
     def reposition(self, begins: Mapping[Any, int | None]) -> None:
@@ -253,15 +247,14 @@ class RecordConsumer:
             self._consumer.resume(parts)
         except KafkaException as error:
             raise translate(error, "going to an offset") from None
-        self._unwatch(begins)
-        self._reached.update((part, offset or 0) for part, offset in begins.items())
+        self._progress.begin(begins)
 
     def pause(self, parts: Iterable[TopicPart]) -> None:
         """Hand out no records of these partitions until they are repositioned."""
-        paused = [TopicPartition(topic, number) for topic, number in parts]
+        paused = list(parts)
         if paused:
-            self._consumer.pause(paused)
-        self._unwatch([(part.topic, part.partition) for part in paused])
+            self._consumer.pause([TopicPartition(*part) for part in paused])
+        self._progress.forget(paused)
 
     # --- records -----------------------------------------------------------------------------------------
 
@@ -291,7 +284,7 @@ class RecordConsumer:
         if messages:
             self.away = ""
         if len(messages) < most:
-            self._stalls.drained()
+            self._progress.drained()
         return messages
 
     def _without_events(self, messages: Sequence[Message]) -> list[Message]:
@@ -303,8 +296,7 @@ class RecordConsumer:
             elif error.code() == KafkaError._PARTITION_EOF:
                 part, end = (message.topic() or "", message.partition() or 0), message.offset() or 0
                 self.ends[part] = end
-                if part in self._reached:
-                    self._reached[part] = end
+                self._progress.end_reached(part, end)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise self._out_of_range(message)
             elif error.fatal() or error.code() in _LOST_PLACE:
@@ -364,51 +356,18 @@ class RecordConsumer:
         To be called often; waits for nothing. ``now`` is of `time.monotonic`. Partitions that stand still set
         `changed`; when that was in vain, the whole client is made anew, too. `cdc.kafka.stalls` has the rule.
         """
-        if now < self._stalls_at:
+        standing = self._progress.standing(now, self._consumer)
+        if not standing:
             return
-        self._stalls_at = now + self._stalls.period
-        ends = {
-            part: asked.result().offset
-            for part, asked in self._ends_asked.items()
-            if asked.done() and asked.exception() is None
-        }
-        told = self._stalls.look(now, ends, self._positions())
-        self._ends_asked = self._ask_ends()
-        if not told:
-            return
-        in_vain = any(self._stalls.in_vain(part) > 1 for part in told)
+        in_vain = self._progress.in_vain(standing)
         _log.warning(
             "Kafka's client has stopped reading partitions that hold more: "
             + ("starting it anew" if in_vain else "reading them anew"),
-            partitions={f"{topic}[{number}]": f"{at} of {end}" for (topic, number), (at, end) in told.items()},
+            partitions={f"{topic}[{number}]": f"{at} of {end}" for (topic, number), (at, end) in standing.items()},
         )
         if in_vain:
             self._renew()
         self.changed = True
-
-    def _positions(self) -> dict[TopicPart, int]:
-        """How far the partitions are read."""
-        asked = [TopicPartition(*part) for part in self._reached]
-        found = self._consumer.position(asked) if asked else []
-        positions = {(part.topic, part.partition): part.offset for part in found if part.error is None}
-        return {part: max(at, positions.get(part, at)) for part, at in self._reached.items()}
-
-    def _ask_ends(self) -> dict[TopicPart, Future[Any]]:
-        """The ends of what is committed, which the next look finds answered."""
-        if not self._reached:
-            return {}
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = self._admin_client().list_offsets(
-            {TopicPartition(*part): latest for part in self._reached},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=_REQUEST_S,
-        )
-        return {(part.topic, part.partition): future for part, future in asked.items()}
-
-    def _unwatch(self, parts: Collection[TopicPart]) -> None:
-        self._stalls.forget(parts)
-        for part in parts:
-            self._reached.pop(part, None)
 
     # --- group -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,9 @@ __all__ = ["STALL_S", "StallWatch"]
 STALL_S: Final = 15.0
 """For how long nothing may come of a partition that holds more, with nothing else in the client's queue."""
 
+_DOUBLINGS: Final = 5
+"""Of the patience, at most: eight minutes between two times that a partition is told."""
+
 
 class _Suspect(NamedTuple):
     reached: int
@@ -29,7 +32,7 @@ class StallWatch:
 
     A partition is told when its committed end was ahead of what was read of it at every look for ``patience`` seconds,
     what was read of it did not move, and the client had nothing else to hand out meanwhile: a long queue is no stall.
-    Told in vain, it is told again after twice the time, and so on.
+    Told in vain, it is told again after twice the time, and so on up to 32 times the patience.
     """
 
     def __init__(self, patience: float = STALL_S) -> None:
@@ -71,7 +74,7 @@ class StallWatch:
             where, times = self._vain.get(part, (at, 0))
             if where != at:
                 times = 0
-            if now - before.since >= self._patience * 2**times and self._drained > before.drained:
+            if now - before.since >= self._patience * 2 ** min(times, _DOUBLINGS) and self._drained > before.drained:
                 told[part] = (at, end)
                 self._vain[part] = (at, times + 1)
                 del self._suspects[part]

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from sink_feed import Bench, Schemas, Sink, eventually
 
 from cdc.kafka.consumer import RecordConsumer
+from cdc.kafka.progress import Progress
 from cdc.kafka.stalls import StallWatch
 from cdc.local.kafka import Kafka
 from cdc.local.redis import Redis
@@ -35,10 +36,13 @@ class Stalling(RecordConsumer):
     """How many clients, from the first on, cannot be brought to read it again."""
     last: Stalling
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._progress = Progress(self._admin_client, StallWatch(1.0))
+        Stalling.last = self
+
     def _make(self) -> Consumer:
         self.clients += 1
-        self._stalls = StallWatch(1.0)
-        Stalling.last = self
         return super()._make()
 
     def stall(self, topic: str) -> None:

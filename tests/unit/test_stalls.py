@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,8 @@ def watch_behind(seconds: int, *, drained: bool = True, moving: bool = False) ->
 def test_a_partition_that_stands_still_is_told_and_told_again_less_and_less_often() -> None:
     assert watch_behind(10) == []
     assert watch_behind(100) == [10, 31, 72]
+    waits = watch_behind(3000)
+    assert [after - before for before, after in itertools.pairwise(waits)][-3:] == [321] * 3
 
 
 def test_a_partition_that_moves_is_not_told() -> None:
