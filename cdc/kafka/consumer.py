@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import structlog
@@ -110,6 +111,7 @@ class RecordConsumer:
         self.ends: dict[TopicPart, int] = {}
         """Partitions whose end was reached, and the offset there, since this was last emptied."""
         self._progress = Progress(self._admin_client)
+        self._group_asked: Future[Any] | None = None
         self.away: str = ""
         """Why no broker answers; empty when one does."""
         self._consumer = self._make()
@@ -142,6 +144,7 @@ class RecordConsumer:
         if frozenset(topics) == self._subscribed:
             return
         self._subscribed = frozenset(topics)
+        self._group_asked = None
         try:
             if topics:
                 self._consumer.subscribe(
@@ -156,15 +159,22 @@ class RecordConsumer:
         """Partitions (of topic → how many it has) that no member of the group reads; ``None`` while that is open.
 
         It is open while the group is being formed, and for ever with a broker that does not tell (the one for
-        demonstrations calls a group stable and its members idle).
+        demonstrations calls a group stable and its members idle). Waits for nothing: each call has the answer to
+        what the one before asked, if both are of the same subscription.
         """
-        group = str(self._settings["group.id"])
-        try:
-            future = self._admin_client().describe_consumer_groups([group], request_timeout=_REQUEST_S)[group]
-            found = future.result(timeout=2 * _REQUEST_S)
-        except (KafkaException, TimeoutError) as error:
-            _log.debug("the group does not tell who reads what", error=str(error))
+        asked = self._group_asked
+        if asked is not None and not asked.done():
             return None
+        self._group_asked = self._ask_group()
+        if asked is None:
+            return None
+        error = asked.exception()
+        if error is not None:
+            # A client from before its broker was killed may find the group's coordinator never again.
+            _log.info("the group does not tell who reads what; asking by a new client", error=str(error))
+            self._admin = self._group_asked = None
+            return None
+        found = asked.result()
         if found.state != ConsumerGroupState.STABLE:
             return None
         read = {
@@ -176,6 +186,10 @@ class RecordConsumer:
         if not read or not self.assigned <= read:
             return None
         return {(topic, number) for topic, count in partitions.items() for number in range(count)} - read
+
+    def _ask_group(self) -> Future[Any]:
+        group = str(self._settings["group.id"])
+        return self._admin_client().describe_consumer_groups([group], request_timeout=_REQUEST_S)[group]
 
     def join_anew(self) -> None:
         """Become another member of the group, which is then assigned anew; what we were is forgotten by its timeout.
@@ -194,6 +208,7 @@ class RecordConsumer:
         self._subscribed = frozenset()
         self.assigned.clear()
         self._progress.forget_all()
+        self._group_asked = None
         self.ends = {}
         self.changed = True
 
