@@ -207,8 +207,6 @@ class RecordConsumer:
         self._fenced = ""
         self._subscribed = frozenset()
         self.assigned.clear()
-        self._progress.forget_all()
-        self._group_asked = None
         self.ends = {}
         self.changed = True
 
@@ -420,6 +418,9 @@ class RecordConsumer:
             self._consumer.close()
         except (KafkaException, RuntimeError) as error:
             _log.debug("closing the consumer", error=str(error))
+        # It has threads and connections of its own, and ends with the last that knows it.
+        self._admin = self._group_asked = None
+        self._progress.close()
 
     # --- callbacks ---------------------------------------------------------------------------------------
 

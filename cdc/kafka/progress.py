@@ -45,9 +45,10 @@ class Progress:
         for part in parts:
             self._reached.pop(part, None)
 
-    def forget_all(self) -> None:
-        """The client is another."""
+    def close(self) -> None:
+        """The client is no more: nothing is read, and no answer is waited for. Another may go on from here."""
         self.forget(list(self._reached))
+        self._asked = {}
 
     def drained(self) -> None:
         """The client had nothing more to hand out."""

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +117,24 @@ def test_it_can_be_closed_while_an_assignment_waits_to_be_heard(apache_kafka: Ap
     """The client library hangs then, with the lock of the interpreter in its hands: in a process of its own."""
     command = [sys.executable, "-c", CLOSING, apache_kafka.bootstrap_servers, topic]
     subprocess.run(command, check=True, timeout=120)
+
+
+def test_its_clients_end_when_it_is_closed(apache_kafka: ApacheKafka, topic: str) -> None:
+    """Those that ask for the group and for ends, too: their threads would stay for as long as the process."""
+    before = kafka_threads()
+    member = RecordConsumer({"bootstrap.servers": apache_kafka.bootstrap_servers}, "threads", "place", lambda _: None)
+    assert read(member, topic) == [b"one"]
+    deadline = time.monotonic() + PATIENCE_S
+    while member.left_out({topic: 1}) is None:
+        member.mend_stalls(time.monotonic())
+        assert time.monotonic() < deadline, "the group never told"
+    assert kafka_threads() > before
+    member.close()
+    while kafka_threads() > before:
+        assert time.monotonic() < deadline, "threads are left"
+
+
+def kafka_threads() -> int:
+    """Threads of Kafka's client library in this process."""
+    names = [path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("rdk:") for name in names)
