@@ -275,8 +275,9 @@ class SourceTask(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} takes no signals: {place}, {len(payload)} bytes")
 
-    def swept(self, sweep: Sweep) -> None:
-        """All its ghosts are deleted, in the Kafka transaction that stores the next `offsets` at the latest."""
+    def swept(self, sweep: Sweep, declined: str = "") -> None:
+        """All its ghosts are deleted, in the Kafka transaction that stores the next `offsets` at the latest; or none
+        is, for the reason in ``declined``."""
         raise NotImplementedError(f"{type(self).__name__} asked for no sweep of {sweep.shape.topic}")
 
     def place(self) -> tuple[Transaction, int, int]:

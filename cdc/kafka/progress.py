@@ -12,11 +12,51 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from cdc.kafka.stalls import StallWatch
 
-__all__ = ["Progress"]
+__all__ = ["Ends", "Progress"]
 
 _log = structlog.get_logger(__name__)
 
 _REQUEST_S: Final = 5.0
+
+
+class Ends:
+    """Asks brokers for the committed ends of partitions, and waits for no answer. For one thread.
+
+    Parts are tuples of topic and number. ``admin`` makes the client that asks, when it is needed first.
+    """
+
+    def __init__(self, admin: Callable[[], AdminClient]) -> None:
+        self._admin = admin
+        self._asked: dict[Any, Future[Any]] = {}
+        self._unanswered = False
+
+    def ask(self, parts: Collection[Any]) -> None:
+        """For the ends of these, which `answers` has once they have come."""
+        if not parts:
+            self._asked = {}
+            return
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = self._admin().list_offsets(
+            {TopicPartition(*part): latest for part in parts},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_REQUEST_S,
+        )
+        self._asked = {(part.topic, part.partition): future for part, future in asked.items()}
+
+    def answers(self) -> dict[Any, int]:
+        """What was answered to the last `ask`. Without any answer nothing can be noticed, which is told once."""
+        done = {part: asked for part, asked in self._asked.items() if asked.done()}
+        ends = {part: asked.result().offset for part, asked in done.items() if asked.exception() is None}
+        unanswered = bool(self._asked) and not ends
+        if unanswered and not self._unanswered:
+            errors = {str(asked.exception()) for asked in done.values()} or {"no answer yet"}
+            _log.warning("the broker does not tell where partitions end: stalls go unnoticed", errors=sorted(errors))
+        self._unanswered = unanswered
+        return ends
+
+    def forget(self) -> None:
+        """Wait for no answer."""
+        self._asked = {}
 
 
 class Progress:
@@ -26,13 +66,11 @@ class Progress:
     """
 
     def __init__(self, admin: Callable[[], AdminClient], watch: StallWatch | None = None) -> None:
-        self._admin = admin
+        self._ends = Ends(admin)
         self._watch = watch or StallWatch()
         self._reached: dict[Any, int] = {}
         """The partitions that are read, and at least how far they were: where reading began, or their end."""
-        self._asked: dict[Any, Future[Any]] = {}
         self._look_at = 0.0
-        self._unanswered = False
 
     def begin(self, begins: Mapping[Any, int | None]) -> None:
         """These are read from an offset each from now on; ``None`` is the beginning."""
@@ -48,7 +86,7 @@ class Progress:
     def close(self) -> None:
         """The client is no more: nothing is read, and no answer is waited for. Another may go on from here."""
         self.forget(list(self._reached))
-        self._asked = {}
+        self._ends.forget()
 
     def drained(self) -> None:
         """The client had nothing more to hand out."""
@@ -64,40 +102,16 @@ class Progress:
         if now < self._look_at:
             return {}
         self._look_at = now + self._watch.period
-        found = self._watch.look(now, self._ends(), self._positions(consumer))
-        self._ask()
+        found = self._watch.look(now, self._ends.answers(), self._positions(consumer))
+        self._ends.ask(self._reached)
         return found
 
     def in_vain(self, parts: Collection[Any]) -> bool:
         """Whether one of these, told to stand still, had been told before, and nothing was read of it since."""
         return any(self._watch.in_vain(part) > 1 for part in parts)
 
-    def _ends(self) -> dict[Any, int]:
-        """The answers to what the last look asked. Without any nothing can be noticed, which is told once."""
-        done = {part: asked for part, asked in self._asked.items() if asked.done()}
-        ends = {part: asked.result().offset for part, asked in done.items() if asked.exception() is None}
-        unanswered = bool(self._asked) and not ends
-        if unanswered and not self._unanswered:
-            errors = {str(asked.exception()) for asked in done.values()} or {"no answer yet"}
-            _log.warning("the broker does not tell where partitions end: stalls go unnoticed", errors=sorted(errors))
-        self._unanswered = unanswered
-        return ends
-
     def _positions(self, consumer: Consumer) -> dict[Any, int]:
         asked = [TopicPartition(*part) for part in self._reached]
         found = consumer.position(asked) if asked else []
         positions = {(part.topic, part.partition): part.offset for part in found if part.error is None}
         return {part: max(at, positions.get(part, at)) for part, at in self._reached.items()}
-
-    def _ask(self) -> None:
-        """For the ends of what is committed, which the next look finds answered."""
-        if not self._reached:
-            self._asked = {}
-            return
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = self._admin().list_offsets(
-            {TopicPartition(*part): latest for part in self._reached},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=_REQUEST_S,
-        )
-        self._asked = {(part.topic, part.partition): future for part, future in asked.items()}

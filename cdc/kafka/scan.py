@@ -9,13 +9,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
-from cdc.errors import CdcError, RetriableError
-from cdc.kafka.clients import Refusal, made
-from cdc.kafka.settings import client_settings, translate
+from cdc.errors import CdcError
+from cdc.kafka.reader import TopicReader
 
 __all__ = ["KeyScan"]
 
@@ -50,21 +49,9 @@ class KeyScan:
         self._keys = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._keys.execute(f"pragma cache_size = -{_CACHE_KB}")
         self._keys.execute("create table old (partition int, key blob, primary key (partition, key)) without rowid")
-        settings: dict[str, Any] = {
-            **client_settings(worker, "consumer"),
-            "group.id": f"cdc-scan-{topic}",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "queued.max.messages.kbytes": 16 << 10,
-            "fetch.wait.max.ms": 50,
-        }
-        self._refusal = Refusal()
-        self._consumer = made(Consumer, settings, self._refusal)
+        self._reader = TopicReader(worker, topic, "scan")
         # A commit is known before its markers are written: until then what is committed ends before the topic does.
-        self._asking = made(Consumer, {**settings, "isolation.level": "read_uncommitted"}, self._refusal)
-        self._positions = dict.fromkeys(range(partitions), 0)
+        self._asking = TopicReader(worker, topic, "scan", committed=False)
         self._error: CdcError | None = None
         self._stopping = threading.Event()
         self._near = threading.Event()
@@ -85,13 +72,10 @@ class KeyScan:
         self._thread.join()
         if self._error is not None:
             raise self._error
-        ends = self._ends(pump)
-        while any(self._positions[partition] < end for partition, end in ends.items()):
+        self._reader.expect(self._ends(pump))
+        while self._reader.left:
             pump()
-            self._take(self._consume())
-            for part in self._consumer.position([TopicPartition(self.topic, partition) for partition in ends]):
-                # Markers and aborted records are passed without a word.
-                self._positions[part.partition] = max(self._positions[part.partition], part.offset)
+            self._take(self._reader.fetch(_BATCH, _SLICE_S))
 
     def found(self) -> Iterator[tuple[int, bytes]]:
         """Partition and key of all that is left. Nothing may be read meanwhile."""
@@ -101,7 +85,7 @@ class KeyScan:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._consumer.close()
+        self._reader.close()
         self._asking.close()
         self._keys.close()
 
@@ -109,61 +93,32 @@ class KeyScan:
 
     def _run(self) -> None:
         try:
-            self._consumer.assign(
-                [TopicPartition(self.topic, partition, OFFSET_BEGINNING) for partition in range(self._partitions)]
-            )
+            self._reader.go(dict.fromkeys(range(self._partitions)))
             while not self._stopping.is_set():
-                ends = self._ends(lambda: None)
-                while (
-                    left := sum(max(0, end - self._positions[partition]) for partition, end in ends.items())
-                ) > _NEAR and not self._stopping.is_set():
-                    self._take(self._consume())
-                ends = self._ends(lambda: None)
-                left = sum(max(0, end - self._positions[partition]) for partition, end in ends.items())
-                if left <= _NEAR:
+                self._reader.expect(self._ends(lambda: None))
+                if self._reader.behind <= _NEAR:
                     break
+                while self._reader.behind > _NEAR and not self._stopping.is_set():
+                    self._take(self._reader.fetch(_BATCH, _SLICE_S))
             self._near.set()
-        except KafkaException as error:
-            self._error = translate(error, f"reading the keys of {self.topic}")
         except CdcError as error:
             self._error = error
 
     def _ends(self, pump: Callable[[], None]) -> dict[int, int]:
         """Behind the last record of each partition that has any."""
         ends = {}
-        try:
-            for partition in range(self._partitions):
-                pump()
-                found = self._asking.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
-                if found is None:
-                    raise RetriableError(f"asking for the end of {self.topic}[{partition}]: no answer")
-                low, high = found
-                if high > low:
-                    ends[partition] = high
-        except KafkaException as error:
-            self._refusal.check(self._asking)
-            raise translate(error, f"asking for the ends of {self.topic}") from None
+        for partition in range(self._partitions):
+            pump()
+            low, high = self._asking.bounds([partition])[partition]
+            if high > low:
+                ends[partition] = high
         return ends
-
-    def _consume(self) -> list[Message]:
-        try:
-            return self._consumer.consume(_BATCH, _SLICE_S)
-        except KafkaException as error:
-            raise translate(error, f"reading the keys of {self.topic}") from None
 
     def _take(self, messages: list[Message]) -> None:
         execute = self._keys.execute
         execute("begin")
         for message in messages:
-            error = message.error()
             partition = message.partition() or 0
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    raise translate(error, f"reading the keys of {self.topic}")
-                # Behind markers of transactions, which are no records.
-                self._positions[partition] = max(self._positions[partition], message.offset() or 0)
-                continue
-            self._positions[partition] = (message.offset() or 0) + 1
             key = message.key()
             if key is None:
                 continue

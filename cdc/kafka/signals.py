@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, Producer
 
-from cdc.errors import RetriableError
+from cdc.errors import CdcError, RetriableError
+from cdc.kafka.clients import Refusal, made
+from cdc.kafka.reader import TopicReader
 from cdc.kafka.settings import client_settings, translate
-from cdc.kafka.topics import Topics
+from cdc.kafka.stalls import StallWatch
+from cdc.kafka.topics import TopicFacts, Topics
 
 __all__ = ["SIGNALS", "SignalReader", "write_signal"]
 
@@ -19,10 +22,15 @@ SIGNALS: Final = {"cleanup.policy": "delete"}
 _LOOK_S: Final = 0.1
 _WRITE_S: Final = 15.0
 _BATCH: Final = 100
+_ID: Final = "id"
+"""The topic's, among the offsets that are stored."""
 
 
 def write_signal(worker: Mapping[str, str], topic: str, key: bytes, value: bytes) -> tuple[int, int]:
-    """Write a signal, creating the topic if it is missing; partition and offset. `RetriableError` without an answer."""
+    """Write a signal, creating the topic if it is missing; partition and offset.
+
+    `RetriableError` without an answer, `FatalError` when brokers refuse.
+    """
     Topics(worker, _nothing).ensure(topic, SIGNALS, partitions=1)
     found: list[tuple[int, int]] = []
     errors: list[KafkaError] = []
@@ -33,11 +41,13 @@ def write_signal(worker: Mapping[str, str], topic: str, key: bytes, value: bytes
         else:
             errors.append(error)
 
-    producer = Producer(
-        {**client_settings(worker, "producer"), "acks": "all", "message.timeout.ms": int(_WRITE_S * 1e3)}
-    )
+    refusal = Refusal()
+    settings = {**client_settings(worker, "producer"), "acks": "all", "message.timeout.ms": int(_WRITE_S * 1e3)}
+    producer = made(Producer, settings, refusal)
     producer.produce(topic, value, key, on_delivery=delivered)
     producer.flush(_WRITE_S + 1)
+    if errors or not found:
+        refusal.check()
     if errors:
         raise translate(errors[0], f"writing a signal to {topic}")
     if not found:
@@ -48,30 +58,37 @@ def write_signal(worker: Mapping[str, str], topic: str, key: bytes, value: bytes
 class SignalReader:
     """The records of the topic with one key, each once. For one thread; nothing here waits.
 
-    ``stored`` are the offsets behind the last records that were acted on, by partition (text).
+    ``stored`` is what `places` said when the last record was acted on. A topic that was made anew is read from its
+    beginning, once `note` has told of it.
     """
 
     def __init__(
-        self, worker: Mapping[str, str], group: str, topic: str, key: bytes, partitions: int, stored: Mapping[str, int]
+        self,
+        worker: Mapping[str, str],
+        topic: str,
+        key: bytes,
+        partitions: int,
+        stored: Mapping[str, Any],
+        watch: StallWatch | None = None,
     ) -> None:
         self.topic = topic
         self._key = key
         self._looked_at = 0.0
         self._told: set[str] = set()
-        self.offsets = dict(stored)
-        """Behind the last record that was given."""
-        self._consumer = Consumer(
-            {
-                **client_settings(worker, "consumer"),
-                "group.id": group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-            }
-        )
-        self._consumer.assign(
-            [TopicPartition(topic, part, self.offsets.get(str(part), OFFSET_BEGINNING)) for part in range(partitions)]
-        )
+        self._offsets: dict[str, int] = {part: offset for part, offset in stored.items() if part != _ID}
+        self._id: str | None = stored.get(_ID)
+        self._partitions = partitions
+        # Signals that a broker's retention has removed are gone; what is there is read.
+        self._reader = TopicReader(worker, topic, "signals", endless=True, reset=True, watch=watch)
+        self._go()
+
+    def _go(self) -> None:
+        self._reader.go({part: self._offsets.get(str(part)) for part in range(self._partitions)})
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Offsets behind the last records that were given, by partition (text), and of which topic they are."""
+        return {**self._offsets, **({} if self._id is None else {_ID: self._id})}
 
     def take(self, complain: Callable[[str], None]) -> list[tuple[str, bytes]]:
         """Place and value of each record that has come; ``complain`` is told of errors, each once."""
@@ -80,31 +97,43 @@ class SignalReader:
             return []
         self._looked_at = now
         try:
-            messages = self._consumer.consume(_BATCH, 0)
-        except KafkaException as error:
-            self._complain(error, complain)
+            messages = self._reader.fetch(_BATCH, 0)
+        except CdcError as error:
+            self._complain(str(error), complain)
             return []
         found = []
         for message in messages:
-            failure = message.error()
-            if failure is not None:
-                self._complain(failure, complain)
-                continue
             self._told.clear()
             partition, offset = message.partition(), message.offset()
             if partition is None or offset is None or message.key() != self._key:
                 continue
-            self.offsets[str(partition)] = offset + 1
+            self._offsets[str(partition)] = offset + 1
             # With its time: a topic that was made anew has the same offsets again.
             place = f"{self.topic}[{partition}]@{offset}/{message.timestamp()[1]}"
             found.append((place, message.value() or b""))
         return found
 
-    def close(self) -> None:
-        self._consumer.close()
+    def note(self, facts: TopicFacts | None, complain: Callable[[str], None]) -> bool:
+        """What the broker says of the topic now; whether `places` are others for it."""
+        if facts is None:
+            self._complain(
+                f"the topic of signals {self.topic} was deleted; it is read once it is there again", complain
+            )
+            return False
+        anew = None not in (self._id, facts.id) and self._id != facts.id
+        if anew:
+            complain(f"the topic of signals {self.topic} was made anew: it is read from its beginning")
+            self._offsets = {}
+        known, self._id = self._id, facts.id if facts.id is not None else self._id
+        if anew or facts.partitions != self._partitions:
+            self._partitions = facts.partitions
+            self._go()
+        return self._id != known
 
-    def _complain(self, error: KafkaError | KafkaException, complain: Callable[[str], None]) -> None:
-        text = str(translate(error, f"reading signals from {self.topic}"))
+    def close(self) -> None:
+        self._reader.close()
+
+    def _complain(self, text: str, complain: Callable[[str], None]) -> None:
         if text not in self._told:
             self._told.add(text)
             complain(text)

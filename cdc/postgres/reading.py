@@ -386,8 +386,8 @@ class Snapshots:
             self._context.report("phase", "streaming")
         self.adhocs.go_on(progress)
 
-    def swept(self, sweep: Sweep) -> None:
-        """A sweep is done, and durable with all before it."""
+    def swept(self, sweep: Sweep, declined: str = "") -> None:
+        """A sweep is done, and durable with all before it; or it was declined, for a reason."""
         oid = next((oid for oid, asked in self._sweeps.items() if asked is sweep), 0)
         progress = self.evolution.tables.get(oid)
         self._sweeps.pop(oid, None)
@@ -396,6 +396,8 @@ class Snapshots:
             return
         if sweep.renew:
             self._resume(progress)
+        elif adhoc is not None and declined:
+            self.adhocs.failed(progress, adhoc, f"all rows are told, but {declined}")
         elif adhoc is not None:
             self.adhocs.ended(progress, adhoc)
         else:

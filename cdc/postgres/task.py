@@ -239,8 +239,8 @@ class PostgresSourceTask(SourceTask):
         if progress is not None:
             self._evolution.accepted(progress)
 
-    def swept(self, sweep: Sweep) -> None:
-        self._snapshots.swept(sweep)
+    def swept(self, sweep: Sweep, declined: str = "") -> None:
+        self._snapshots.swept(sweep, declined)
 
     def place(self) -> tuple[Transaction, int, int]:
         if (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Final
@@ -53,6 +54,9 @@ _REFUSALS: Final = frozenset(
 )
 
 
+_LOGINS: Final = frozenset((KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION))
+
+
 class KafkaLog:
     """One compacted, one-partition topic.
 
@@ -61,19 +65,24 @@ class KafkaLog:
     ``timeout`` (seconds) is how long Kafka may take to answer a question or to acknowledge a record.
     """
 
+    patience = 15.0
+    """For how long nothing may come of a topic that holds more, in seconds."""
+
     def __init__(
         self, client: Mapping[str, Any], topic: str = "_schemas", *, replication: int = 3, timeout: float = 5.0
     ) -> None:
-        self._client = {**client, "logger": _log, "error_cb": _log_client_error}
+        self._client = {**client, "logger": _log, "error_cb": self._on_client_error}
         self._topic = topic
         self._replication = replication
         self._timeout = timeout
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._admin: AdminClient | None = None
-        self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._appending = threading.Lock()
+        self._refused: KafkaError | None = None
+        self._wanted = 0
+        """The topic is known to go to here."""
 
     def start(self, reader: LogReader) -> None:
         """Create or check the topic, and begin to read, once. `RegistryMisconfigured` when the topic cannot serve."""
@@ -85,8 +94,10 @@ class KafkaLog:
         try:
             self._create_or_check(admin)
         except KafkaException as error:
-            raise _as_error(error.args[0], f"Cannot create or check the topic {self._topic}") from error
+            admin.poll(0)  # what brokers refuse a client for is told to it alone
+            raise self._as_error(error.args[0], f"Cannot create or check the topic {self._topic}") from error
         except FutureTimeout as error:
+            admin.poll(0)
             raise self._silence() from error
         self._admin = admin
         self._producer = Producer(
@@ -100,7 +111,12 @@ class KafkaLog:
                 "delivery.timeout.ms": int(self._timeout * 1000),
             }
         )
-        self._consumer = Consumer(
+        self._thread = threading.Thread(target=self._follow, args=(reader,), name="schema-registry-log", daemon=True)
+        self._thread.start()
+
+    def _reading(self, position: int) -> Consumer:
+        """A consumer that reads from there on."""
+        consumer = Consumer(
             {
                 **self._client,
                 "group.id": f"cdc-registry-{self._topic}",  # librdkafka wants one; nothing is ever joined or committed
@@ -113,16 +129,19 @@ class KafkaLog:
                 "isolation.level": "read_uncommitted",  # as Confluent's reader: offsets must not wait for strangers
             }
         )
-        self._thread = threading.Thread(
-            target=self._follow, args=(self._consumer, reader), name="schema-registry-log", daemon=True
-        )
-        self._thread.start()
+        consumer.assign([TopicPartition(self._topic, 0, position or OFFSET_BEGINNING)])
+        return consumer
 
     def end(self) -> int:
         """The topic's high watermark, asked of the broker."""
         admin = self._admin
         if admin is None:
             raise RegistryUnavailable(f"The log on topic {self._topic} has not been started")
+        end = self._asked_for_end(admin)
+        self._wanted = max(self._wanted, end)
+        return end
+
+    def _asked_for_end(self, admin: AdminClient) -> int:
         try:
             try:
                 return self._ask_for_end(admin)
@@ -136,7 +155,7 @@ class KafkaLog:
                     ) from error
                 return self._ask_for_end(admin)
         except KafkaException as error:
-            raise _as_error(error.args[0], f"Cannot ask Kafka for the end of topic {self._topic}") from error
+            raise self._as_error(error.args[0], f"Cannot ask Kafka for the end of topic {self._topic}") from error
         except FutureTimeout as error:
             raise self._silence() from error
 
@@ -171,35 +190,55 @@ class KafkaLog:
         try:
             producer.produce(self._topic, record.value, record.key, partition=0, on_delivery=delivered)
         except KafkaException as error:
-            raise _as_error(error.args[0], f"Cannot write to topic {self._topic}") from error
+            raise self._as_error(error.args[0], f"Cannot write to topic {self._topic}") from error
         except BufferError as error:
             raise RegistryUnavailable(f"Too many unacknowledged records for topic {self._topic}") from error
         # delivery.timeout.ms ends the wait: the record is reported by then.
         while not outcome:
             producer.poll(self._timeout)
         if isinstance(outcome[0], int):
+            self._wanted = max(self._wanted, outcome[0] + 1)
             return outcome[0]
-        raise _as_error(outcome[0], f"Cannot write to topic {self._topic}")
+        raise self._as_error(outcome[0], f"Cannot write to topic {self._topic}")
 
     def close(self) -> None:
         """Stop reading. Records whose acknowledgement is awaited are reported as lost."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        if self._consumer is not None:
-            self._consumer.close()
         if self._producer is not None:
             self._producer.purge()
 
-    def _silence(self) -> RegistryUnavailable:
+    def _silence(self) -> CdcError:
+        if self._refused is not None:
+            return self._as_error(self._refused, f"Cannot ask Kafka about topic {self._topic}")
         return RegistryUnavailable(f"Kafka did not answer within {self._timeout} s about topic {self._topic}")
+
+    def _on_client_error(self, error: KafkaError) -> None:
+        """A refused login looks like an outage to every request."""
+        _log.debug("Kafka client: %s", error)
+        if error.code() in _REFUSALS:
+            self._refused = self._refused or error
+
+    def _as_error(self, error: KafkaError, what: str) -> CdcError:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return RestError(422, 42209, "Register operation failed because schema is too large")
+        refused = error if error.code() in _REFUSALS else self._refused
+        if refused is not None:
+            remedy = "Grant the worker's principal access to the topic"
+            if refused.code() in _LOGINS:
+                remedy = "Correct sasl.mechanism and the login of the worker"
+            return RegistryRefused(f"{what}: {refused.str()}. {remedy}")
+        return RegistryUnavailable(f"{what}: {error.str()}")
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _follow(self, consumer: Consumer, reader: LogReader) -> None:
+    def _follow(self, reader: LogReader) -> None:
+        consumer: Consumer | None = None
         try:
-            consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
+            consumer = self._reading(0)
             position = 0
+            heard = time.monotonic()
             while not self._stopping.is_set():
                 first = consumer.poll(0.25)
                 if first is not None:
@@ -207,11 +246,22 @@ class KafkaLog:
                     for message in (first, *consumer.consume(500, timeout=0)):
                         position = self._tell(message, reader, position)
                     reader.reached(position)
+                if first is not None or position >= self._wanted:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > self.patience:
+                    # librdkafka stops reading a partition now and then, where a broker ended and came back.
+                    _log.warning("Nothing comes of topic %s behind offset %d: reading anew", self._topic, position)
+                    consumer.close()
+                    consumer = self._reading(position)
+                    heard = time.monotonic()
         except CdcError as error:
             reader.failed(error)
         except Exception as error:  # noqa: BLE001 - the thread's last word; whoever waits for it gets it
             _log.exception("The reader of topic %s has died", self._topic)
             reader.failed(RegistryUnavailable(f"The reader of topic {self._topic} has died: {error!r}"))
+        finally:
+            if consumer is not None:
+                consumer.close()
 
     def _tell(self, message: Message, reader: LogReader, position: int) -> int:
         error = message.error()
@@ -260,14 +310,6 @@ class KafkaLog:
             )
 
 
-def _as_error(error: KafkaError, what: str) -> CdcError:
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return RestError(422, 42209, "Register operation failed because schema is too large")
-    if error.code() in _REFUSALS:
-        return RegistryRefused(f"{what}: {error.str()}. Grant the worker's principal access to the topic")
-    return RegistryUnavailable(f"{what}: {error.str()}")
-
-
 def _offset(message: Message) -> int:
     offset = message.offset()
     if offset is None:
@@ -277,7 +319,3 @@ def _offset(message: Message) -> int:
 
 def _bytes(data: str | bytes | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
-
-
-def _log_client_error(error: KafkaError) -> None:
-    _log.debug("Kafka client: %s", error)

@@ -51,7 +51,7 @@ class Output(Protocol):
 
     def renewed(self, sweep: Sweep) -> None: ...
 
-    def swept(self, sweep: Sweep) -> None: ...
+    def swept(self, sweep: Sweep, declined: str = "") -> None: ...
 
     def pump(self) -> None: ...
 
@@ -66,6 +66,8 @@ class Ghosts:
         self._output = output
         self._waiting: list[Sweep] = []
         self._scan: KeyScan | None = None
+        self.declined = 0
+        """Sweeps that were not done."""
 
     def ask(self, sweeps: list[Sweep]) -> None:
         """Take what a source asks for."""
@@ -120,7 +122,8 @@ class Ghosts:
             self._output.refuse(sweep, TableError(what + "; or start the topic anew"))
             return
         _log.error(what)
-        self._output.swept(sweep)
+        self.declined += 1
+        self._output.swept(sweep, what)
 
     def close(self) -> None:
         if self._scan is not None:

@@ -15,7 +15,7 @@ import structlog
 from cdc.config import ConnectorSpec
 from cdc.errors import ConfigError, FatalError, Finding
 from cdc.kafka.signals import SIGNALS, SignalReader, write_signal
-from cdc.kafka.topics import Topics
+from cdc.kafka.topics import TopicFacts, Topics
 from cdc.plugin import SignalTopic, SourceConnector, SourceTask
 
 __all__ = ["Signals", "execute", "send", "signals_partition"]
@@ -54,19 +54,31 @@ class Signals:
             report("signals_topic", str(error))
             return
         places = stored.get(signals_partition(self._connector, channel.topic)) or {}
-        group = f"cdc-signals-{self._connector}"
-        self._reader = SignalReader(worker, group, channel.topic, channel.key, partitions, places)
+        self._reader = SignalReader(worker, channel.topic, channel.key, partitions, places)
+        topics.watch([channel.topic])
+
+    def reads(self, topic: str) -> bool:
+        """Whether this is the topic of the signals."""
+        return self._channel is not None and topic == self._channel.topic
+
+    def note(self, facts: TopicFacts | None) -> None:
+        """What the broker says of the topic now."""
+        if self._reader is not None and self._reader.note(facts, _log.warning):
+            self._keep(self._reader)
+
+    def _keep(self, reader: SignalReader) -> None:
+        self.fresh[signals_partition(self._connector, reader.topic)] = reader.places
 
     def hand_over(self, task: SourceTask) -> None:
         """Give the task what has come, if anything has."""
         reader = self._reader
-        if reader is None or self._channel is None:
+        if reader is None:
             return
         found = reader.take(_log.warning)
         for place, payload in found:
             task.signal(payload, place)
         if found:
-            self.fresh[signals_partition(self._connector, self._channel.topic)] = dict(reader.offsets)
+            self._keep(reader)
 
     def close(self) -> None:
         if self._reader is not None:

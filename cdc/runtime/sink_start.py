@@ -26,22 +26,12 @@ from cdc.mirror.tables import TableEntry, Tables
 from cdc.plugin import SinkConnector
 from cdc.runtime.sink_topics import refuse_other_topic
 
-__all__ = ["Beginning", "may_lack_tombstones"]
+__all__ = ["Beginning"]
 
 _log = structlog.get_logger(__name__)
 
-MARGIN: Final = 0.1
-"""Part of ``delete.retention.ms`` that clocks may be apart."""
-_SHORTEST_MS: Final = 1000
-"""No topic of a mirror forgets tombstones sooner: one that was read within this time need not be asked."""
-
-
-def may_lack_tombstones(stored: StoredOffset, kept_ms: int, now_ms: int) -> bool:
-    """Whether a tombstone behind ``stored`` may be gone from the topic by now, which keeps each for ``kept_ms``.
-
-    What was written behind the last record that was applied is not older than that record.
-    """
-    return stored.timestamp < 0 or now_ms - stored.timestamp > kept_ms * (1 - MARGIN)
+_SHORTEST: Final = Retention(compacted=True, timed=False, tombstones_ms=1000)
+"""No topic of a mirror forgets tombstones sooner: of one that was read within this time nobody need be asked."""
 
 
 class Beginning:
@@ -130,14 +120,13 @@ class Beginning:
     def _misses(self, held: Mapping[Partition, StoredOffset], entry: TableEntry, now: int) -> bool:
         """Whether a delete may be gone from the topic before it was mirrored."""
         topic = entry.topic
-        if not any(may_lack_tombstones(stored, _SHORTEST_MS, now) for stored in held.values()):
+        # What was written behind the last record that was applied is not older than that record.
+        if not any(_SHORTEST.may_lack_tombstones(stored.timestamp, now) for stored in held.values()):
             return False
         kept = self._retention(topic)
-        if kept is None or kept.tombstones_ms is None:
-            return False
-        if entry.began is not None and now - entry.began < kept.tombstones_ms * (1 - MARGIN):
-            return False  # the records are old, but no row was mirrored before what is still kept
-        late = [part for part, stored in held.items() if may_lack_tombstones(stored, kept.tombstones_ms, now)]
+        if kept is None or not kept.may_lack_tombstones(-1 if entry.began is None else entry.began, now):
+            return False  # even if the records are old: no row was mirrored before what is still kept
+        late = [part for part, stored in held.items() if kept.may_lack_tombstones(stored.timestamp, now)]
         if not any(self._follows(part, held[part].next) for part in late):
             return False
         if kept.timed:
@@ -197,7 +186,8 @@ def _first(worker: Mapping[str, str], partition: Partition, begin: int) -> Messa
     with closing(TopicReader(worker, partition.topic, "begin")) as reader:
         _, high = reader.bounds([partition.number])[partition.number]
         reader.go({partition.number: begin})
-        while reader.positions[partition.number] < high:
+        reader.expect({partition.number: high})
+        while reader.left:
             for message in reader.fetch(1, 1.0):
                 return message
     return None

@@ -74,8 +74,8 @@ class SweepOutput:
     def renewed(self, sweep: Sweep) -> None:
         self._writer.renew_keys(sweep.shape.topic)
 
-    def swept(self, sweep: Sweep) -> None:
-        self._task.swept(sweep)
+    def swept(self, sweep: Sweep, declined: str = "") -> None:
+        self._task.swept(sweep, declined)
 
 
 def _same(key: bytes | None) -> bytes | None:

@@ -242,7 +242,10 @@ class _Session:
         self.healthy = True
 
     def _note_topic(self, topic: str, facts: TopicFacts | None) -> None:
-        self._identities.note(topic, facts)
+        if self._signals.reads(topic):
+            self._signals.note(facts)
+        else:
+            self._identities.note(topic, facts)
 
     # -- parts --------------------------------------------------------------------------------------
 
@@ -306,6 +309,7 @@ class _Session:
             "cpu_s": usage.ru_utime + usage.ru_stime,
             **task.metrics(),
             **self._errors.policy.figures(),
+            "sweeps_declined": 0 if self._ghosts is None else self._ghosts.declined,
         }
         self._context.report("metrics", figures)
 

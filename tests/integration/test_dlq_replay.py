@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from sink_feed import Bench, Schemas, Sink, eventually
 from test_sink_dead_letters import block, hashes, in_queue, passed, tolerant
 from typer.testing import CliRunner
@@ -233,3 +241,40 @@ def test_a_letter_that_is_not_there_is_said_so(bench: Bench) -> None:
         dlq.replay(config, name_of(bench), ["0-9"])
     with pytest.raises(cdc.errors.ConfigError, match="no connector nobody"):
         dlq.list_letters(config, "nobody")
+
+
+@pytest.mark.parametrize("how", ["deletes forgotten", "records trimmed"])
+def test_a_letter_behind_which_the_topic_may_have_lost_a_delete_is_not_applied(bench: Bench, how: str) -> None:
+    """Its row may be gone since, with nothing left in the topic that says so: it is for the source to tell."""
+    admin = AdminClient({"bootstrap.servers": bench.kafka.bootstrap_servers})
+    block(bench, 1)
+    table = bench.table()
+    table.put(id=1, name="x")
+    table.flush()
+    with Sink(bench, **tolerant(bench)):
+        eventually(lambda: len(in_queue(bench)) == 1)
+        unblock(bench, 1)
+        table.delete(id=1)
+        table.put(id=2, name="y")
+        table.flush()
+        eventually(lambda: hashes(bench) == {"users:2": {"id": "2", "name": "y"}})
+        if how == "records trimmed":
+            part = TopicPartition(table.topic, 0, 2)
+            alter(admin, table.topic, "cleanup.policy", "compact,delete")
+            admin.delete_records([part])[part].result(30)
+        else:  # as it is for any topic once the letter is old enough
+            alter(admin, table.topic, "delete.retention.ms", "1")
+        before = hashes(bench)
+        report = dlq.replay(config_of(bench), name_of(bench))
+        assert outcomes(report) == [(0, "open")]
+        assert (
+            "has lost what came behind it" if how == "records trimmed" else "older than the topic keeps deletes"
+        ) in (report.outcomes[0].reason)
+        assert hashes(bench) == before
+
+
+def alter(admin: AdminClient, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    [altered] = admin.incremental_alter_configs([resource]).values()
+    altered.result(30)

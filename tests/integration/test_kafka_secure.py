@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 import uuid
@@ -23,9 +24,12 @@ from cdc.errors import FatalError, RetriableError
 from cdc.kafka.consumer import RecordConsumer
 from cdc.kafka.offsets import encode_offset, read_offsets
 from cdc.kafka.producer import RecordProducer
+from cdc.kafka.reader import TopicReader, retention
 from cdc.kafka.settings import client_settings
+from cdc.kafka.signals import SignalReader
 from cdc.kafka.topics import COMPACTED, Topics
 from cdc.operate.check_kafka import check_kafka
+from cdc.registry.errors import RegistryRefused
 from cdc.registry.log import KafkaLog
 from cdc.registry.store import SchemaStore
 from cdc.runtime.worker import Worker
@@ -190,10 +194,34 @@ def test_what_waiting_does_not_mend_is_one_error_at_once(
         eventually(lambda: consumer.fetch(1, 0.1))
     consumer.close()
     said.append(str(raised.value))
+    with TopicReader(worker, "k.public.rows", "test") as reader:
+        for ask in (lambda: reader.bounds([0]), reader.partitions):
+            with pytest.raises(FatalError, match=says) as raised:
+                ask()
+            said.append(str(raised.value))
+        reader.go({0: None})
+        with pytest.raises(FatalError, match=says) as raised:
+            eventually(lambda: reader.fetch(1, 0.1))
+        said.append(str(raised.value))
+    with pytest.raises(FatalError, match=says) as raised:
+        retention(worker, "k.public.rows")
+    said.append(str(raised.value))
+    signals = SignalReader(worker, "k-signal", b"k", 1, {})
+    eventually(lambda: signals.take(said.append) or re.search(says, said[-1]))
+    signals.close()
     [finding] = check_kafka(config(worker))
     assert "no Kafka broker answers" not in finding.message
     said.append(str(finding))
     assert MARK not in "".join(said)
+
+
+def test_an_embedded_registry_with_a_wrong_password_says_so(secure_kafka: SecureKafka) -> None:
+    worker = secure_kafka.scram(password("wrong"))
+    log = KafkaLog(client_settings(worker, "admin"), timeout=2.0)
+    with pytest.raises(RegistryRefused, match=r"Correct sasl\.mechanism and the login of the worker") as raised:
+        log.start(SchemaStore(log))
+    log.close()
+    assert MARK not in str(raised.value)
 
 
 def test_tasks_with_a_wrong_password_fail_and_say_so(secure_kafka: SecureKafka) -> None:

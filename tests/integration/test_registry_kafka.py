@@ -23,6 +23,7 @@ from registry_server import new_topic, running_store
 from cdc.local.kafka import ApacheKafka, Kafka
 from cdc.registry import admin, plans
 from cdc.registry.errors import RegistryMisconfigured, RegistryUnavailable, RestError
+from cdc.registry.log import KafkaLog
 from cdc.registry.plans import SchemaRequest
 from cdc.registry.records import SchemaVersion
 from cdc.registry.store import SchemaStore
@@ -349,3 +350,25 @@ def test_a_topic_that_is_deleted_or_made_again_gives_no_ids_anew(apache_kafka: K
 
         until(noticed)
         assert [pair for pair in contents(apache_kafka, topic) if b'"SCHEMA"' in pair[0]] == []
+
+
+def test_a_log_that_the_client_stops_reading_is_read_anew(any_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that nobody knows of stands for librdkafka's losing of a partition."""
+    made: list[Consumer] = []
+    reading = KafkaLog._reading
+
+    def kept(log: KafkaLog, position: int) -> Consumer:
+        made.append(reading(log, position))
+        return made[-1]
+
+    monkeypatch.setattr(KafkaLog, "_reading", kept)
+    monkeypatch.setattr(KafkaLog, "patience", 2.0)
+    topic = new_topic()
+    with running_store(any_kafka.bootstrap_servers, topic) as store:
+        first = register(store, "a-value", record("a", "x"))
+        before = len(made)
+        made[-1].pause([TopicPartition(topic, 0)])
+        second = register(store, "b-value", record("b", "x"))
+        assert second.id != first.id
+        assert everything(store).keys() == {"a-value", "b-value"}
+        assert len(made) == before + 1

@@ -14,11 +14,9 @@ from confluent_kafka.admin import AdminClient
 from sink_feed import Bench, Schemas, Sink, Table, eventually
 
 from cdc.errors import FatalError
-from cdc.kafka.reader import TopicReader
+from cdc.kafka.reader import Retention, TopicReader
 from cdc.local.kafka import ApacheKafka
 from cdc.local.redis import Redis, Valkey
-from cdc.mirror.store import StoredOffset
-from cdc.runtime.sink_start import may_lack_tombstones
 
 pytestmark = pytest.mark.integration
 
@@ -249,5 +247,5 @@ def test_a_store_that_is_emptied_is_not_filled_in_part_from_a_trimmed_topic(
     ("timestamp", "lacks"), [(1_000_000, True), (1_000_000 - 1, True), (2_000_000, False), (-1, True)]
 )
 def test_a_record_as_old_as_the_retention_may_have_lost_what_followed(timestamp: int, lacks: bool) -> None:
-    stored = StoredOffset(5, timestamp)
-    assert may_lack_tombstones(stored, 1_000_000, 2_000_000) is lacks
+    kept = Retention(compacted=True, timed=False, tombstones_ms=1_000_000)
+    assert kept.may_lack_tombstones(timestamp, 2_000_000) is lacks

@@ -10,7 +10,7 @@ from typing import Any
 from cdc.config import EMBEDDED, Config, ConnectorSpec
 from cdc.errors import ConfigError, Finding
 from cdc.kafka.producer import RecordProducer
-from cdc.kafka.reading import TopicReader
+from cdc.kafka.reader import TopicReader
 from cdc.runtime.letters import CONTEXT, HEADER_LETTER, Letter, parse_letter, parse_receipt, receipt_header
 
 __all__ = ["Entry", "answered", "connector_of", "read_queue", "with_registry"]
@@ -58,9 +58,8 @@ def read_queue(spec: ConnectorSpec, queue: str, *, everything: bool = False) -> 
     """The letters of a connector that no receipt is about, the last one of each record, in the queue's order; with
     ``everything`` those that were replayed, too."""
     found: dict[Coordinates, Entry] = {}
-    with TopicReader(spec.worker, queue) as reader:
-        begins = dict.fromkeys(reader.partitions(), 0)
-        for message in reader.read(begins):
+    with TopicReader(spec.worker, queue, "letters") as reader:
+        for message in reader.read(dict.fromkeys(reader.partitions())):
             headers: Any = message.headers() or []
             receipt = parse_receipt(headers)
             if receipt is not None:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from cdc.config import Config, ConnectorSpec
 from cdc.errors import ConfigError, Finding, RetriableError
-from cdc.kafka.reading import TopicReader
+from cdc.kafka.reader import TopicReader, retention
 from cdc.mirror.fold import PATCH
 from cdc.mirror.store import Batch, GuardLost, Partition, Refusal, Store
 from cdc.operate.dlq.letters_of import Bearings, Rows
@@ -33,6 +33,7 @@ PATIENCE_S: Final = 15.0
 FOLLOW_S: Final = 0.005
 """How long to wait for one more record of the topic between two attempts: less than a busy sink takes to write it."""
 SILENCE_S: Final = 30.0
+READ_RECORDS: Final = 1000
 
 APPLIED: Final = "applied"
 SUPERSEDED: Final = "superseded"
@@ -153,21 +154,44 @@ class _Partition:
         return outcomes
 
     def _apply(self, entries: Sequence[Entry]) -> list[Outcome]:
-        bearings = Bearings(self._rows, self._part, entries, self._open)
         connector = self._spec.connector
         context = TaskContext(self._spec.name, 0, "dlq", lambda _name, _value: None, lambda: False)
         store: Store = connector.store(context)  # type: ignore[attr-defined]
         try:
-            with TopicReader(self._rows.worker, self._part.topic) as reader:
+            with TopicReader(self._rows.worker, self._part.topic, "letters") as reader:
                 if self._part.number not in reader.partitions():
                     return [self._again(entry, f"{self._part} is not there any more") for entry in entries]
+                gone, entries = self._forgotten(reader, entries)
+                outcomes = [self._again(entry, why) for entry, why in gone]
+                if not entries:
+                    return outcomes
+                bearings = Bearings(self._rows, self._part, entries, self._open)
                 reach = _Reach(reader, self._part, bearings)
-                outcomes = []
                 for row, letters in bearings.groups.items():
                     outcomes += self._apply_group(store, reach, row, letters)
                 return outcomes
         finally:
             store.close()
+
+    def _forgotten(
+        self, reader: TopicReader, entries: Sequence[Entry]
+    ) -> tuple[list[tuple[Entry, str]], Sequence[Entry]]:
+        """Letters behind which the topic may have lost a later record of their row, each with how; and the others.
+
+        Compaction removes a record only for the sake of a later one of its key, and tombstones after a while.
+        """
+        kept = retention(self._rows.worker, self._part.topic)
+        low, _ = reader.bounds([self._part.number])[self._part.number]
+        now = time.time_ns() // 1_000_000
+        gone, rest = [], []
+        for entry in entries:
+            if entry.letter.offset + 1 < low:
+                gone.append((entry, f"the topic has lost what came behind it, up to offset {low}"))
+            elif kept is not None and kept.may_lack_tombstones(entry.timestamp, now):
+                gone.append((entry, "it is older than the topic keeps deletes, so that its row may be gone"))
+            else:
+                rest.append(entry)
+        return gone, rest
 
     def _apply_group(self, store: Store, reach: _Reach, row: bytes, entries: list[Entry]) -> list[Outcome]:
         """The letters of one row, in order."""
@@ -256,21 +280,24 @@ class _Reach:
 
     def __init__(self, reader: TopicReader, part: Partition, bearings: Bearings) -> None:
         self._reader = reader
+        self._number = part.number
         self.bearings = bearings
-        reader.follow(part.number, bearings.first + 1)
+        [(_, high)] = reader.bounds([part.number]).values()
+        reader.go({part.number: bearings.first + 1})
+        reader.expect({part.number: high})
 
     @property
     def end(self) -> int:
-        return self._reader.end
+        return self._reader.positions[self._number]
 
     def read_on(self) -> None:
         """Read to the end of the topic; from then on what has come behind it."""
         heard = time.monotonic()
         while True:
-            found = self._reader.more(FOLLOW_S)
+            found = self._reader.fetch(READ_RECORDS, FOLLOW_S)
             for message in found:
                 self.bearings.passed(message)
-            if self._reader.ended:
+            if not self._reader.left:
                 return
             if found:
                 heard = time.monotonic()

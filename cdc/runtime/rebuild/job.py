@@ -238,6 +238,7 @@ class Rebuild:
         parts.callback(changes.close)
         left = {number for number, end in ends.items() if begun.written.get(number, 0) < end}
         reader.go({number: begun.written.get(number) for number in left})
+        reader.expect(ends)
         total = sum(ends.values())
         saved = time.monotonic()
         while left:

@@ -49,8 +49,8 @@ class Scan:
 
         ``told`` is called now and then. `RetriableError` when asked to stop.
         """
-        positions = self._reader.positions
-        while any(positions[partition] < place for partition, place in places.items()):
+        self._reader.expect(places)
+        while self._reader.left:
             if self._stopping():
                 raise RetriableError("asked to stop")
             messages = self._reader.fetch(_BATCH, _SLICE_S)
