@@ -196,7 +196,7 @@ class SinkConnector(Connector):
     @abstractmethod
     def store(self, context: TaskContext) -> Any: ...
 
-    def mender(self, topic: str, partitions: int, client: str) -> Any:
+    def mender(self, topic: str, partitions: int, client: str, topic_id: str | None = None) -> Any:  # noqa: ARG002
         """The rows of one topic as a rebuild sees them (`cdc.mirror.mending.Mender`); ``client`` names it to the store.
 
         `FatalError` for a store whose rows cannot be rebuilt in place.

@@ -85,11 +85,12 @@ class Assembler:
         not_known: Set[bytes] = frozenset(),
         tolerant: bool = False,
         versions: bool = False,
-        collect: Callable[[], Ops] = dict,
+        collect: Callable[[], dict[bytes, Any]] = dict,
     ) -> None:
         """``not_known`` are texts that stand for values not known, in records without our headers. A ``tolerant`` one
         passes over a record that is at fault, into `take_rejected`; else its partition ends there, at `fault`.
-        ``versions`` is whether batches have them. ``collect`` makes what a batch's changes are gathered in."""
+        ``versions`` is whether batches have them. ``collect`` makes what a batch's changes, and its versions, are
+        gathered in."""
         self._tolerant = tolerant
         self._collect = collect
         self._not_known = not_known
@@ -99,8 +100,8 @@ class Assembler:
         self._plans = self._plans_for(Tables())
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._sources: list[Partition] = []
-        self._ops = collect()
-        self._versions: dict[bytes, tuple[bytes, bytes]] | None = {} if versions else None
+        self._ops: Ops = collect()
+        self._versions: dict[bytes, tuple[bytes, bytes]] | None = collect() if versions else None
         self._size = 0
         self._count = 0
         self._arrivals: list[Arrival] = []
@@ -123,7 +124,7 @@ class Assembler:
             for index, (partition, standing) in enumerate(standings.items())
         }
         self._ops = self._collect()
-        self._versions = None if self._versions is None else {}
+        self._versions = None if self._versions is None else self._collect()
         self._size = self._count = 0
         self._arrivals = []
         self._rejected = []
@@ -373,7 +374,7 @@ class Assembler:
                 state.begin, state.dirty = None, False
         self.counts.records += self._count
         self._ops = self._collect()
-        self._versions = None if self._versions is None else {}
+        self._versions = None if self._versions is None else self._collect()
         self._size = self._count = 0
         return batch
 

@@ -14,7 +14,7 @@ from cdc.mirror.fold import DELETE, PATCH, Op
 from cdc.mirror.store import StoredOffset
 from cdc.mirror.tables import TableEntry, Tables
 
-__all__ = ["Change", "Foreign", "Holding", "Mender", "Row", "extra", "mended"]
+__all__ = ["Change", "Foreign", "Holding", "Mender", "Record", "Row", "extra", "mended"]
 
 Row = Mapping[bytes, bytes]
 
@@ -31,13 +31,22 @@ class Holding(NamedTuple):
 
     rows: Mapping[bytes, Row | Foreign | None]
     next: Mapping[int, int]
-    """Partition → offset behind the last record that can show in ``rows``: read after them."""
+    """Partition → offset behind the last record that can show in ``rows``: read after them. Less if a store `lags`."""
     entry: TableEntry | None
     """What is remembered of the table, guarded as well."""
     truncating: bool
     """Partitions stand at a truncate: its rows may be half gone, and none may be written."""
     state: Mapping[bytes, bytes]
     """What `Mender.save` has written, guarded as well."""
+
+
+class Record(NamedTuple):
+    """Which record makes a row: its source and position (both empty without our headers), partition and offset."""
+
+    source: bytes
+    position: bytes
+    partition: int
+    offset: int
 
 
 class Change(NamedTuple):
@@ -49,6 +58,8 @@ class Change(NamedTuple):
     remove: Sequence[bytes] = ()
     """Names."""
     delete: bool = False
+    record: Record | None = None
+    """The row's, if it is one of the topic."""
 
 
 def mended(key: bytes, op: Op, row: Row | None, columns: Collection[bytes]) -> Change | None:
@@ -84,6 +95,11 @@ class Mender(Protocol):
     operator must act; after either only `close` may follow.
     """
 
+    lags: bool
+    """Rows may show records that are behind `Holding.next`, which may also fall to nothing while rows are there."""
+    makes_parts: bool
+    """A record of some columns makes a row where there is none, as for the sink."""
+
     def tables(self) -> Tables:
         """What the store knows of all tables."""
 
@@ -93,8 +109,11 @@ class Mender(Protocol):
     def hold(self, keys: Sequence[bytes]) -> Holding:
         """Guard these rows and read them."""
 
-    def apply(self, changes: Sequence[Change], ttl: int | None) -> bool:
-        """Make all changes in one step, and let go; ``False``, and nothing made, if what is held was written since."""
+    def shows(self, key: bytes, record: Record) -> bool:
+        """Whether the row that is held has the version of this record; ``False`` where rows have none."""
+
+    def apply(self, changes: Sequence[Change], ttl: int | None) -> Collection[bytes]:
+        """Make changes, each in one step, and let go; the keys whose rows had not been written since they were held."""
 
     def release(self) -> None:
         """Let go of what is held."""

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, cast
 
-from cdc.errors import CdcError, FatalError, Finding, RetriableError
+from cdc.errors import CdcError, Finding, RetriableError
 from cdc.mirror.keys import KeyColumn, Template, reserved_overlap
 from cdc.mirror.languages import Language, overlap
+from cdc.mirror.mending import Mender
 from cdc.mirror.store import Capabilities, Store
 from cdc.plugin import Connector, SinkConnector, Stream, TaskContext
 from cdc.redis.access import Access
 from cdc.redis.cluster.check import check_cluster
+from cdc.redis.cluster.mend import ClusterMender
 from cdc.redis.cluster.nodes import Nodes
 from cdc.redis.cluster.store import ClusterStore
 from cdc.redis.config import RedisConfig
@@ -156,14 +158,13 @@ class RedisSinkConnector(SinkConnector):
             return ClusterStore(config.name, nodes, capabilities, config.redis_ttl, fence_ttl)
         return RedisStore(config.name, partial(self.access.wire, name), capabilities, config.redis_ttl)
 
-    def mender(self, topic: str, partitions: int, client: str) -> RedisMender:
-        if self.settings.redis_cluster_enabled:
-            raise FatalError(
-                f"rows in a Redis Cluster are not rebuilt in place yet, so that those of {topic} are left as they are. "
-                "Remedy: cdc verify names what differs; cdc snapshot has the source tell a table's rows anew; a key "
-                "without row is removed by hand"
-            )
-        return RedisMender(self.settings.name, topic, partitions, self.access.wire(client))
+    def mender(self, topic: str, partitions: int, client: str, topic_id: str | None = None) -> Mender:
+        config = self.settings
+        if config.redis_cluster_enabled:
+            nodes = partial(Nodes.reach, self.access, client, config.redis_timeout_ms / 1000)
+            fence_ttl = config.redis_cluster_tombstone_ttl_ms
+            return ClusterMender(config.name, topic, partitions, nodes, fence_ttl, topic_id)
+        return RedisMender(config.name, topic, partitions, self.access.wire(client))
 
 
 def _shares(who: str, shared: bytes, key: str = "redis.key") -> Finding:

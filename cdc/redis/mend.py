@@ -7,11 +7,11 @@ the sink moves them. They are read behind the rows, which is all that is needed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import hiredis
 
-from cdc.mirror.mending import Change, Foreign, Holding, Row
+from cdc.mirror.mending import Change, Foreign, Holding, Record, Row
 from cdc.mirror.store import Partition, StoredOffset, Verdict
 from cdc.mirror.tables import TableEntry, Tables
 from cdc.redis.connection import Argument, Wire, pack
@@ -25,6 +25,9 @@ __all__ = ["RedisMender"]
 
 class RedisMender:
     """The rows of one topic."""
+
+    lags = False
+    makes_parts = True
 
     def __init__(self, connector: str, topic: str, partitions: int, wire: Wire) -> None:
         self._connector = connector
@@ -74,15 +77,18 @@ class RedisMender:
             dict(zip(state[::2], state[1::2], strict=True)),
         )
 
-    def apply(self, changes: Sequence[Change], ttl: int | None) -> bool:
+    def shows(self, key: bytes, record: Record) -> bool:  # noqa: ARG002 - rows have no version
+        return False
+
+    def apply(self, changes: Sequence[Change], ttl: int | None) -> Collection[bytes]:
         commands = [command for change in changes for command in _commands(change, ttl)]
         *_, results = self._wire.call(("MULTI",), *commands, ("EXEC",))
         if results is None:
-            return False
+            return ()
         for answer in results:
             if isinstance(answer, Exception):
                 raise self._wire.refused(answer, f"mending rows of topic {self._topic}")
-        return True
+        return [change.key for change in changes]
 
     def release(self) -> None:
         self._wire.one("UNWATCH")

@@ -44,9 +44,9 @@ def schemas() -> Iterator[Schemas]:
     made.close()
 
 
-@pytest.fixture
-def bench(apache_kafka: ApacheKafka, redis7: Redis, schemas: Schemas) -> Bench:
-    return Bench(apache_kafka, redis7, schemas)
+@pytest.fixture(params=["redis7", "redis7_cluster"])
+def bench(request: pytest.FixtureRequest, apache_kafka: ApacheKafka, schemas: Schemas) -> Bench:
+    return Bench(apache_kafka, request.getfixturevalue(request.param), schemas)
 
 
 @pytest.fixture

@@ -11,15 +11,17 @@ from hashlib import blake2b
 from typing import Final
 
 from cdc.mirror.fold import DELETE, Op
+from cdc.mirror.mending import Change
 from cdc.redis.connection import Argument, pack
 
-__all__ = ["APPLIED", "IN_PART", "LIBRARY", "OLDER", "advance", "change", "remove"]
+__all__ = ["APPLIED", "IN_PART", "LIBRARY", "MENDED", "OLDER", "advance", "change", "mend", "remove"]
 
 OLDER: Final = 0
 """Outcome of a change: the row, or the fence of one that is gone, has the same version or a newer one."""
 APPLIED: Final = 1
 IN_PART: Final = 2
 """Outcome of a change of some columns: there is no such row, and half of one would pass for the whole."""
+MENDED: Final = 1
 
 _BODY: Final = """
 local FIELD = '__cdc:version'
@@ -76,6 +78,26 @@ local function remove(keys, args)
   return 1
 end
 
+-- KEYS: row, fence. ARGV: versions of the row and of the fence that they must still have ('' for none), the row's new
+-- one ('' to remove it), seconds to live or '', milliseconds that a fence lives, number of the last argument of fields,
+-- the fields; then the names of fields to remove.
+local function mend(keys, args)
+  local row, fence, version = keys[1], keys[2], args[3]
+  if (redis.call('HGET', row, FIELD) or '') ~= args[1] or (redis.call('GET', fence) or '') ~= args[2] then return 0 end
+  if version == '' then
+    redis.call('UNLINK', row)
+    if args[1] ~= '' then redis.call('SET', fence, args[1], 'PX', args[5]) end
+    return 1
+  end
+  local last = tonumber(args[6])
+  if version ~= '-' then redis.call('HSET', row, FIELD, version) end
+  each('HSET', row, args, 7, last)
+  each('HDEL', row, args, last + 1, #args)
+  if args[4] ~= '' then redis.call('EXPIRE', row, args[4]) end
+  if args[2] ~= '' then redis.call('DEL', fence) end
+  return 1
+end
+
 -- KEYS: a hash. ARGV: field, value expected ('' for none), new value; the same again. All or nothing.
 local function advance(keys, args)
   for at = 1, #args, 3 do
@@ -87,7 +109,7 @@ local function advance(keys, args)
   return 1
 end
 """
-_FUNCTIONS: Final = ("put", "remove", "advance")
+_FUNCTIONS: Final = ("put", "remove", "mend", "advance")
 
 
 def _library() -> tuple[str, dict[str, bytes]]:
@@ -102,7 +124,10 @@ LIBRARY, _NAMES = _library()
 """For FUNCTION LOAD, on every primary."""
 _PUT: Final = _NAMES["put"]
 _REMOVE: Final = _NAMES["remove"]
+_MEND: Final = _NAMES["mend"]
 _ADVANCE: Final = _NAMES["advance"]
+_AS_IT_IS: Final = b"-"
+"""For the version of a row that gets none: nobody knows of which record it is."""
 
 
 def change(key: bytes, fence: bytes, op: Op, version: bytes, ttl: Argument, fence_ttl: int) -> bytes:
@@ -119,6 +144,17 @@ def change(key: bytes, fence: bytes, op: Op, version: bytes, ttl: Argument, fenc
 def remove(key: bytes, fence: bytes, version: bytes, fence_ttl: int) -> bytes:
     """The packed call that removes a row that is there and older than ``version``."""
     return pack((b"FCALL", _REMOVE, 2, key, fence, version, fence_ttl, b"1"))
+
+
+def mend(
+    change: Change, fence: bytes, seen: bytes, fenced: bytes, version: bytes, ttl: Argument, fence_ttl: int
+) -> bytes:
+    """The packed call that makes a row what it must be, if its version and its fence are those that were seen; else
+    nothing is done. Answers `MENDED` or 0."""
+    written: Argument = b"" if change.delete else version or _AS_IT_IS
+    fields = change.set
+    head = (b"FCALL", _MEND, 2, change.key, fence, seen, fenced, written, ttl, fence_ttl, 6 + len(fields))
+    return pack((*head, *fields, *change.remove))
 
 
 def advance(key: bytes, changes: Sequence[Argument]) -> bytes:

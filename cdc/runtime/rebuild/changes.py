@@ -6,7 +6,7 @@ The sink's own assembler does it, so that a rebuild takes for a replay, a delete
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Message
@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from cdc.errors import FatalError, RetriableError
 from cdc.mirror.assembly import Assembler
 from cdc.mirror.fold import PUT, Op
+from cdc.mirror.mending import Record
 from cdc.mirror.partitions import Standing
 from cdc.mirror.rows import placeholders
 from cdc.mirror.store import Partition
@@ -31,24 +32,26 @@ class Read(NamedTuple):
 
     partition: int
     changes: list[tuple[bytes, Op]]
+    records: Sequence[Record] = ()
+    """Which record makes each change."""
     truncate: int | None = None
     rejected: tuple[tuple[bytes, Op], ...] = ()
     """Records that the sink passes over, as changes by which nobody may go: what has become of their rows is not known
     here (a dead letter may have been replayed)."""
 
 
-class _Sequence(dict[bytes, Op]):
+class _Sequence(dict[bytes, Any]):
     """What an assembler gathers changes in, one by one: nothing is ever found in it to fold with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: list[tuple[bytes, Op]] = []
+        self.made: list[tuple[bytes, Any]] = []
 
     def get(self, _key: bytes, _default: Any = None) -> Any:
         return None
 
-    def __setitem__(self, key: bytes, op: Op) -> None:
-        self.made.append((key, op))
+    def __setitem__(self, key: bytes, made: Any) -> None:
+        self.made.append((key, made))
 
 
 class Changes:
@@ -75,6 +78,7 @@ class Changes:
             max_bytes=_WINDOW,
             not_known=placeholders(settings.unavailable_value_placeholder),
             tolerant=settings.errors_tolerance == "all",
+            versions=True,
             collect=_Sequence,
         )
         self._assembler.assign({part: Standing(None, None, partitions) for part in self._partitions}, tables)
@@ -93,7 +97,7 @@ class Changes:
             yield from self._taken()
             arrivals = self._assembler.arrivals()
             for arrival in arrivals:
-                yield Read(arrival.partition.number, [], arrival.offset)
+                yield Read(arrival.partition.number, [], truncate=arrival.offset)
             if arrivals:
                 # What came behind a truncate was passed over.
                 self._assembler.release([arrival.partition for arrival in arrivals])
@@ -116,11 +120,15 @@ class Changes:
                 op: Op = (PUT, [], (), message.partition(), message.offset())
                 rejected.setdefault(message.partition(), []).append((key, op))
         batch = self._assembler.finish()
-        by_partition: dict[int, list[tuple[bytes, Op]]] = {}
-        for key, op in batch.ops.made if isinstance(batch.ops, _Sequence) else batch.ops.items():
-            by_partition.setdefault(op[3], []).append((key, op))
+        by_partition: dict[int, tuple[list[tuple[bytes, Op]], list[Record]]] = {}
+        if isinstance(batch.ops, _Sequence) and isinstance(batch.versions, _Sequence):
+            for (key, op), (_, (source, position)) in zip(batch.ops.made, batch.versions.made, strict=True):
+                changes, records = by_partition.setdefault(op[3], ([], []))
+                changes.append((key, op))
+                records.append(Record(source, position, op[3], op[4]))
         for number in by_partition.keys() | rejected.keys():
-            yield Read(number, by_partition.get(number, []), rejected=tuple(rejected.get(number, ())))
+            changes, records = by_partition.get(number, ([], []))
+            yield Read(number, changes, records, rejected=tuple(rejected.get(number, ())))
 
     def _wait(self, error: RetriableError) -> None:
         if self._stopping():

@@ -1,8 +1,8 @@
 """A rebuild of one topic: what forbids it, its passes, and how far it is, so that it can be interrupted (H24).
 
 1. The topic is read from its beginning to its end: the last record of each key is kept.
-2. It is read again to E, the sink's offsets at the start: of each key only the last record is compared with the row,
-   and written if the row is another.
+2. It is read again to E, the sink's offsets at the start (in a cluster: the end of the topic): of each key only the
+   last record is compared with the row, and written if the row is another.
 3. All keys of the table are looked at: those that no record tells of are removed.
 
 A row whose last record is at E or behind is the sink's: it writes the row, or has. How far the second pass is, is
@@ -186,12 +186,16 @@ class Rebuild:
     def _attempt(self) -> tuple[Counts, int]:
         with ExitStack() as parts:
             mender = parts.enter_context(
-                closing(self._connector.mender(self._topic, self._partitions, f"{self._settings.name}-rebuild"))
+                closing(
+                    self._connector.mender(
+                        self._topic, self._partitions, f"{self._settings.name}-rebuild", self._topic_id
+                    )
+                )
             )
             offsets = mender.offsets()
             self._refuse_other_topic(offsets)
             entry = self._entry(mender)
-            if entry is None or not (offsets or self._sweep_only):
+            if entry is None or not (offsets or self._sweep_only or mender.lags):
                 return Counts(), 0  # nothing was mirrored yet; what there will be, the sink writes
             self._refuse_incomplete(retention(self._worker, self._topic))
             whole = self._only is None and not self._sweep_only
@@ -200,7 +204,7 @@ class Rebuild:
             if whole and not begun.resumed:
                 mender.forget()
                 mender.save(begun.mark)
-            ends = {number: offsets[number].next if number in offsets else 0 for number in range(self._partitions)}
+            applied = {number: offsets[number].next if number in offsets else 0 for number in range(self._partitions)}
             scan = self._scan(mender, parts)
             # Not only to where the sink is: offsets may have been deleted by hand, and rows be there of later records.
             there = scan.ends()
@@ -209,8 +213,8 @@ class Rebuild:
             state = begun.mark if whole else {}
             rows = Rows(mender, scan, self._settings.redis_ttl, state, self._stopping)
             if not self._sweep_only:
-                self._write(mender, rows, scan, ends, begun, parts)
-            self._sweep(mender, rows, None if self._sweep_only else ends)
+                self._write(mender, rows, scan, there if mender.lags else applied, begun, parts)
+            self._sweep(mender, rows, None if self._sweep_only else applied)
             if whole:
                 mender.forget()
             return rows.counts, scan.last.count()
@@ -247,7 +251,7 @@ class Rebuild:
                 raise RetriableError("asked to stop")
             messages = reader.fetch(_BATCH, _SLICE_S)
             for read in changes.of(messages):
-                rows.take(read.partition, read.changes)
+                rows.take(read.partition, read.changes, read.records)
             for number in [number for number in left if reader.positions[number] >= ends[number]]:
                 left.discard(number)
                 reader.leave(number)

@@ -18,6 +18,12 @@ is now read to N at least, so that the last record below N of every key is known
   watched; any other way of setting it back closes the connection, and each page is held on the connection that writes
   it. After that N is what the store really holds, and rows whose record is not below it are left to the sink.
 
+A cluster cannot guard several rows at once: each is guarded by itself, and offsets lag behind rows; when a primary is
+emptied they fall to nothing while the rows of the others stay. So the topic is read to its end after the rows were,
+which has all that can show in them. N then says too little, never too much. A row of N or behind is looked at only if
+it has the version of its last record, for the sink, which comes by again, would take it for what it is; others are the
+sink's.
+
 A key with rows in two partitions (somebody changed the record key's schema under it) has no order: it is left alone,
 and counted. A row whose last record is one that the sink has put aside (``errors.tolerance=all``) is left alone, too: a
 replayed dead letter may have made it.
@@ -31,8 +37,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cdc.errors import RetriableError
-from cdc.mirror.fold import Op, fold
-from cdc.mirror.mending import Change, Foreign, Holding, Mender, Row, extra, mended
+from cdc.mirror.fold import PATCH, Op, fold
+from cdc.mirror.mending import Change, Foreign, Holding, Mender, Record, extra, mended
 from cdc.runtime.rebuild.last import Last, LastRecords
 from cdc.runtime.rebuild.scan import Scan
 
@@ -83,19 +89,20 @@ class Rows:
         self._ttl = ttl
         self._state = state
         self._stopping = stopping
-        self._page: dict[bytes, tuple[int, Op]] = {}
+        self._page: dict[bytes, tuple[Op, Record]] = {}
         self._bytes = 0
 
     # --- rows that are there -----------------------------------------------------------------------------
 
-    def take(self, partition: int, changes: Sequence[tuple[bytes, Op]]) -> None:
-        """Changes of a partition in the order of the topic. Those that are the last of their key are written."""
+    def take(self, partition: int, changes: Sequence[tuple[bytes, Op]], records: Sequence[Record]) -> None:
+        """Changes of a partition, and their records, in the order of the topic. Those that are the last of their key
+        are written."""
         keys = list({key for key, _ in changes})
         found = self._last.find(keys)
         begun: dict[bytes, Op] | None = None
         since: dict[bytes, int] = {}
         ended: list[bytes] = []
-        for key, op in changes:
+        for (key, op), record in zip(changes, records, strict=True):
             last = _alone(found.get(key, ()))
             offset = op[4]
             if last is None:
@@ -114,7 +121,7 @@ class Rows:
                     continue
                 if begun.pop(key, None) is not None:
                     ended.append(key)
-            self._page[key] = (partition, op)
+            self._page[key] = (op, record)
             self._bytes += sum(map(len, op[1]))
             if len(self._page) >= PAGE_ROWS or self._bytes >= PAGE_BYTES:
                 self.flush()
@@ -130,32 +137,47 @@ class Rows:
             held = self._hold(list(page))
             page = self._still_last(page, held)
             columns = _columns(held)
-            changes = [
-                change
-                for key, (_, op) in page.items()
-                if (change := mended(key, op, _row(held, key), columns)) is not None
-                and not isinstance(held.rows[key], Foreign)
-            ]
-            if not changes:
-                self._mender.release()
-            elif not self._mender.apply(changes, self._ttl):
-                continue
-            for key in page:
-                self._note_foreign(key, held)
-            gone = sum(held.rows[change.key] is None for change in changes)
-            self.counts.missing += gone
-            self.counts.different += len(changes) - gone
-            break
+            changes = []
+            for key, (op, record) in page.items():
+                row = held.rows[key]
+                if isinstance(row, Foreign):
+                    self._note_foreign(key, held)
+                elif row is not None or op[0] != PATCH or self._mender.makes_parts:
+                    change = mended(key, op, row, columns)
+                    if change is not None:
+                        changes.append(change._replace(record=record))
+            left = self._make(changes, held)
+            page = {key: page[key] for key in left}
 
-    def _still_last(self, page: Mapping[bytes, tuple[int, Op]], held: Holding) -> dict[bytes, tuple[int, Op]]:
-        """Those rows whose last record is still the one of the page, and is applied. The sink writes the others."""
+    def _make(self, changes: Sequence[Change], held: Holding) -> list[bytes]:
+        """Make changes and count them; the keys that somebody wrote meanwhile, to be looked at again."""
+        if not changes:
+            self._mender.release()
+            return []
+        made = self._mender.apply(changes, self._ttl)
+        for change in changes:
+            if change.key not in made:
+                continue
+            if change.delete:
+                self.counts.ghosts += 1
+            elif held.rows[change.key] is None:
+                self.counts.missing += 1
+            else:
+                self.counts.different += 1
+        return [change.key for change in changes if change.key not in made]
+
+    def _still_last(self, page: Mapping[bytes, tuple[Op, Record]], held: Holding) -> dict[bytes, tuple[Op, Record]]:
+        """Those rows whose last record is still the one of the page, and is applied, as the offset or the row itself
+        says. The sink writes the others."""
         found = self._last.find(list(page))
         kept = {}
-        for key, (partition, op) in page.items():
-            last, offset = _alone(found.get(key, ())), op[4]
-            if last is None or last[:2] != (partition, offset) or offset >= held.next[partition]:
+        for key, (op, record) in page.items():
+            last = _alone(found.get(key, ()))
+            if last is None or last[:2] != record[2:]:
                 continue
-            kept[key] = (partition, op)
+            if record.offset >= held.next[record.partition] and not self._mender.shows(key, record):
+                continue
+            kept[key] = (op, record)
         return kept
 
     # --- keys that are too much --------------------------------------------------------------------------
@@ -199,14 +221,7 @@ class Rows:
                     change = extra(key, row, _columns(held))
                 if change is not None:
                     changes.append(change)
-            if not changes:
-                self._mender.release()
-            elif not self._mender.apply(changes, self._ttl):
-                continue
-            gone = sum(change.delete for change in changes)
-            self.counts.ghosts += gone
-            self.counts.different += len(changes) - gone
-            break
+            keys = self._make(changes, held)
 
     # --- holding -----------------------------------------------------------------------------------------
 
@@ -222,7 +237,8 @@ class Rows:
             if self._stopping():
                 raise RetriableError("asked to stop")
             time.sleep(_TRUNCATE_PAUSE_S)
-        self._scan.reach(held.next)
+        # All that can show in the rows read.
+        self._scan.reach(self._scan.ends() if self._mender.lags else held.next)
         return held
 
     def _note_foreign(self, key: bytes, held: Holding) -> None:
@@ -230,11 +246,6 @@ class Rows:
             name = key.decode("utf-8", "backslashreplace")
             if name not in self.counts.foreign:
                 self.counts.foreign.append(name)
-
-
-def _row(held: Holding, key: bytes) -> Row | None:
-    row = held.rows[key]
-    return None if isinstance(row, Foreign) else row
 
 
 def _alone(records: Collection[Last]) -> Last | None:
