@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from cdc.local.redis import Redis, Valkey
 from cdc.local.redis_cluster import RedisCluster
 from cdc.mirror.fold import DELETE, PUT, REPLACE, Op
 from cdc.mirror.keys import KeyColumn
+from cdc.mirror.mending import Change, Record
 from cdc.mirror.store import Arrival, Batch, GuardLost, Previous, StoredOffset
 from cdc.mirror.tables import TableEntry
 from cdc.redis.cluster.nodes import Nodes
@@ -467,6 +469,79 @@ def test_the_permissions_that_the_page_lists_are_enough(own: ClusterWorld) -> No
     store.arrive([Arrival(own.part(0), SOURCE.decode(), position(9).decode(), 3)], {own.topic: 1})
     until_released(store)
     assert own.rows() == {}
+    own.write(store, own.batch({"3": (10, {"a": "x"})}, 4))
+    store.confirm()
+    with closing(own.connector(**settings).mender(own.topic, 1, "rebuild")) as mender:
+        mender.save({b"run": b"1"})
+        assert mender.state() == {b"run": b"1"}
+        assert mender.size() >= 1
+        assert [key for page in mender.scan(mender.tables()) for key in page] == [own.key("3")]
+        assert mender.hold([own.key("3")]).next == {0: 4}
+        assert mender.apply([Change(own.key("3"), delete=True)], None) == {own.key("3")}
+        mender.forget()
+    assert own.rows() == {}
+
+
+# --- rows put right --------------------------------------------------------------------------------------
+
+
+def test_a_row_is_put_right_only_if_nobody_wrote_it_since_it_was_seen(world: ClusterWorld) -> None:
+    """Written, deleted, deleted and made again, made where none was: each leaves another version or fence."""
+    store = world.store(0)
+    rows = ("same", "written", "deleted", "again", "new")
+    for row in rows[:-1]:
+        world.put(store, row, 5, a="x")
+    keys = [world.key(row) for row in (*rows, "absent", "gone")]
+    world.put(store, "gone", 5, a="x")
+    world.delete(store, "gone", 6)
+    store.confirm()
+    with closing(world.connector().mender(world.topic, 1, "rebuild")) as mender:
+        held = mender.hold(keys)
+        assert held.rows[world.key("same")] == {b"a": b"x"}
+        assert held.rows[world.key("gone")] is None
+        assert mender.shows(world.key("same"), record(5))
+        assert not mender.shows(world.key("same"), record(4))
+        world.put(store, "written", 7, a="later")
+        world.delete(store, "deleted", 7)
+        world.delete(store, "again", 7)
+        world.put(store, "again", 8, a="later")
+        world.put(store, "new", 7, a="later")
+        made = mender.apply([Change(key, [b"a", b"y"], record=record(5)) for key in keys], None)
+        assert made == {world.key("same"), world.key("absent"), world.key("gone")}
+    later = {row: {"a": "later"} for row in ("written", "again", "new")}
+    assert world.rows() == {**later, **{row: {"a": "y"} for row in ("same", "absent", "gone")}}
+    # What was put right has its record's version: an older change, and the same one, come too late.
+    for row in ("same", "absent", "gone"):
+        world.put(store, row, 4, a="older")
+        world.put(store, row, 5, a="again")
+    assert {row: fields["a"] for row, fields in world.rows().items() if fields["a"] != "later"} == {
+        "same": "y",
+        "absent": "y",
+        "gone": "y",
+    }
+
+
+def test_a_key_that_is_removed_leaves_its_version_as_the_fence(world: ClusterWorld) -> None:
+    store = world.store(0)
+    world.put(store, "1", 5, a="x")
+    world.client.hset(world.key("by hand"), "a", "x")
+    with closing(world.connector().mender(world.topic, 1, "rebuild")) as mender:
+        mender.hold([world.key("1"), world.key("by hand")])
+        gone = [Change(world.key(row), delete=True) for row in ("1", "by hand")]
+        assert mender.apply(gone, None) == {change.key for change in gone}
+    assert world.rows() == {}
+    world.put(store, "1", 5, a="again")
+    assert world.rows() == {}
+    world.put(store, "1", 6, a="new")
+    world.put(store, "by hand", 1, a="new")
+    assert world.rows() == {"1": {"a": "new"}, "by hand": {"a": "new"}}
+
+
+def record(lsn: int) -> Record:
+    return Record(SOURCE, position(lsn), 0, lsn)
+
+
+# --- servers that are not fit ----------------------------------------------------------------------------
 
 
 def test_a31_an_eviction_policy_of_any_node_is_refused(own: ClusterWorld) -> None:

@@ -26,7 +26,7 @@ import cdc.errors
 from cdc import cli
 from cdc.config import Config
 from cdc.local.kafka import ApacheKafka
-from cdc.local.redis import Redis, RedisServer
+from cdc.local.redis import Redis
 from cdc.operate import dlq
 from cdc.operate.dlq import queue, replaying
 from cdc.record import HEADER_UNKNOWN
@@ -71,10 +71,11 @@ def outcomes(report: dlq.Report) -> list[tuple[int, str]]:
     return [(each.offset, each.outcome) for each in report.outcomes]
 
 
+@pytest.mark.parametrize("store", ["redis7", "valkey9", "redis7_cluster"])
 def test_a16_fixed_and_replayed_is_correct_while_the_sink_goes_on(
-    apache_kafka: ApacheKafka, any_redis: RedisServer, schemas: Schemas, tmp_path: Path
+    request: pytest.FixtureRequest, apache_kafka: ApacheKafka, schemas: Schemas, tmp_path: Path, store: str
 ) -> None:
-    bench = Bench(apache_kafka, any_redis, schemas)
+    bench = Bench(apache_kafka, request.getfixturevalue(store), schemas)
     block(bench, 5, 7)
     table = bench.table()
     for n in range(10):

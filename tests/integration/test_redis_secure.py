@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from certificates import Authority, Identity
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from fix_servers import started
+from fix_servers import clustered, started
 from passwords import MARK, password
 from test_sink_redis_store import World
 
 from cdc.errors import FatalError, RetriableError
 from cdc.local._ports import free_port
 from cdc.local.redis import Redis, RedisServer
+from cdc.local.redis_cluster import RedisCluster
+from cdc.mirror.fold import PUT, Op
+from cdc.mirror.store import Batch, Partition, StoredOffset
+from cdc.plugin import TaskContext
+from cdc.redis.config import RedisConfig
+from cdc.redis.connector import RedisSinkConnector
 
 pytestmark = pytest.mark.integration
 
@@ -92,6 +99,60 @@ def mirrors(world: TlsWorld, **settings: str) -> None:
 
 def identity(given: Identity, **more: str) -> dict[str, str]:
     return {"redis_key_cert": str(given.certificate), "redis_key_file": str(given.key), **more}
+
+
+@contextlib.contextmanager
+def tls_cluster(authority: Authority, clients: str) -> Iterator[RedisCluster]:
+    """Nodes tell each other of by address, in certificates too."""
+    own, node = authority.server("127.0.0.1", "localhost"), authority.client("node")
+    settings: dict[str, str | int] = {
+        "tls-cert-file": str(own.certificate),
+        "tls-key-file": str(own.key),
+        "tls-ca-cert-file": str(authority.certificate),
+        "tls-auth-clients": clients,
+        "tls-cluster": "yes",  # or nodes do not know each other's ports for TLS
+        "tls-client-cert-file": str(node.certificate),
+        "tls-client-key-file": str(node.key),
+    }
+    with clustered(RedisCluster(Redis, password=password("tls cluster"), tls=settings)) as cluster:
+        yield cluster
+
+
+def test_a_cluster_over_tls_with_client_certificates(authority: Authority) -> None:
+    """Seeds, the nodes that they name, the check, a rebuild's and verify's connections."""
+    with tls_cluster(authority, "yes") as cluster:
+        address = cluster.tls_url.replace("rediss://", f"rediss://:{password('tls cluster')}@")
+        given = {
+            "name": "tls-cluster",
+            "connector.class": "redis",
+            "topics": "rows",
+            "redis.uri": address,
+            "redis.cluster.enabled": "true",
+            "redis.key": "secure:{pk}",
+            "redis.cacert": str(authority.certificate),
+        }
+        known = authority.client()
+        with_own = {**given, "redis.key.cert": str(known.certificate), "redis.key.file": str(known.key)}
+        connector = RedisSinkConnector(RedisConfig.model_validate(with_own))
+        assert connector.check() == []
+        store = connector.store(TaskContext("tls-cluster", 0, "test", lambda _name, _value: None, lambda: False))
+        part = Partition("rows", 0)
+        store.take([part])
+        ops: dict[bytes, Op] = {b"secure:%d" % n: (PUT, [b"a", b"x"], (), 0, n) for n in range(100)}
+        versions = {key: (b"s", b"%043d" % number) for number, key in enumerate(ops)}
+        store.write(Batch(ops=ops, sources=[part], versions=versions, offsets={part: StoredOffset(100)}))
+        assert store.settle() == ()
+        store.confirm()
+        store.close()
+        with closing(connector.mender("rows", 1, "test")) as mender:
+            assert mender.offsets() == {0: StoredOffset(100)}
+            assert len(mender.hold(sorted(ops)).rows) == 100
+        with connector.access.client("verify") as client:
+            assert client.hget("secure:7", "a") == b"x"
+        without = RedisSinkConnector(RedisConfig.model_validate(given))
+        [finding] = without.check()
+        assert "redis.key.cert" in str(finding)
+        assert MARK not in str(finding)
 
 
 # --- what works ------------------------------------------------------------------------------------------

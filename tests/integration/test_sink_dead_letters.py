@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from cdc.errors import FatalError, RetriableError
 from cdc.kafka.producer import RecordProducer
 from cdc.local.kafka import ApacheKafka
-from cdc.local.redis import Redis, RedisServer
+from cdc.local.redis import Redis
 from cdc.record import HEADER_POSITION, HEADER_TEXT
 
 pytestmark = pytest.mark.integration
@@ -26,6 +26,9 @@ def schemas() -> Iterator[Schemas]:
     made = Schemas()
     yield made
     made.close()
+
+
+STORES = ["redis7", "valkey9", "redis7_cluster"]
 
 
 @pytest.fixture
@@ -71,7 +74,8 @@ def hashes(bench: Bench) -> dict[str, dict[str, str]]:
     with bench.client() as client:
         for key in client.scan_iter(match=f"{bench.prefix}:*", count=1000, _type="hash"):
             row: Any = client.hgetall(key)
-            rows[key.decode().removeprefix(f"{bench.prefix}:")] = {n.decode(): v.decode() for n, v in row.items()}
+            fields = {n.decode(): v.decode() for n, v in row.items() if n != b"__cdc:version"}
+            rows[key.decode().removeprefix(f"{bench.prefix}:")] = fields
     return rows
 
 
@@ -86,10 +90,11 @@ def passed(bench: Bench, table: Any, offset: int) -> None:
     eventually(lambda: (bench.offset(table.topic) or {"next": 0})["next"] >= offset)
 
 
+@pytest.mark.parametrize("store", STORES)
 def test_a16_a_foreign_key_is_a_letter_with_coordinates_and_its_neighbours_are_applied(
-    apache_kafka: ApacheKafka, any_redis: RedisServer, schemas: Schemas
+    request: pytest.FixtureRequest, apache_kafka: ApacheKafka, schemas: Schemas, store: str
 ) -> None:
-    bench = Bench(apache_kafka, any_redis, schemas)
+    bench = Bench(apache_kafka, request.getfixturevalue(store), schemas)
     block(bench, 5)
     table = bench.table()
     for n in range(10):
@@ -275,13 +280,28 @@ STEPS = [
     ("before", "cdc.kafka.producer:RecordProducer.commit", 3),
     ("after", "cdc.redis.store:RedisStore.settle", 3),
 ]
+CLUSTER_STEPS = [
+    *STEPS[:3],
+    ("after", "cdc.redis.cluster.store:ClusterStore.settle", 3),
+    ("after", "cdc.redis.cluster.witnesses:Witnesses.write", 2),
+]
 
 
-@pytest.mark.parametrize("die", STEPS, ids=lambda die: " ".join(str(part).rpartition(".")[2] for part in die))
+@pytest.mark.parametrize(
+    ("store", "die"),
+    [*(("redis7", step) for step in STEPS), *(("redis7_cluster", step) for step in CLUSTER_STEPS)],
+    ids=lambda part: part if isinstance(part, str) else " ".join(str(one).rpartition(".")[2] for one in part),
+)
 def test_h21_a_kill_at_any_step_loses_no_letter(
-    bench: Bench, processes: Callable[..., SinkProcess], die: tuple[str, str, int]
+    request: pytest.FixtureRequest,
+    apache_kafka: ApacheKafka,
+    schemas: Schemas,
+    processes: Callable[..., SinkProcess],
+    store: str,
+    die: tuple[str, str, int],
 ) -> None:
     """Refused rows and garbage in batches of four; the sink kills itself at the step, and another goes on."""
+    bench = Bench(apache_kafka, request.getfixturevalue(store), schemas)
     blocked = (2, 9, 10, 17, 23)
     block(bench, *blocked)
     table = bench.table()

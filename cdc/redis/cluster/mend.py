@@ -11,6 +11,7 @@ the primaries were when it began, and begins anew when one of them is another.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -154,7 +155,8 @@ class ClusterMender:
 
     def size(self) -> int:
         with self._closing():
-            return sum(self._nodes.each("DBSIZE").values())
+            told = self._nodes.each("INFO", "keyspace").values()
+        return sum(int(keys) for reply in told for keys in re.findall(rb"keys=(\d+)", bytes(reply)))
 
     def state(self) -> Mapping[bytes, bytes]:
         with self._closing():
