@@ -204,7 +204,7 @@ MUTATIONS: Final = (
     Mutation(
         "H24",
         "cdc/runtime/rebuild/rows.py",
-        "            if last is None or last[:2] != (partition, offset) or offset >= held.next[partition]:\n",
+        "            if last is None or last[:2] != record[2:]:\n",
         "            if False:\n",
         "tests/integration/test_rebuild.py::test_a25_all_drift_is_mended_while_rows_change_and_nobody_sees_a_live_row_missing"
         "_or_older",

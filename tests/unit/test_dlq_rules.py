@@ -10,6 +10,7 @@ import pytest
 from mirror_feed import Memory, Record
 
 from cdc.config import Config, ConnectorSpec, loads
+from cdc.kafka.reader import Retention
 from cdc.mirror.store import Batch, GuardLost, Partition, Previous, Refusal, StoredOffset
 from cdc.mirror.tables import Tables
 from cdc.operate.dlq import replaying
@@ -20,6 +21,7 @@ from cdc.operate.dlq.reread import Reread
 from cdc.record import HEADER_UNKNOWN
 from cdc.runtime.letters import Letter
 
+KEPT = Retention(compacted=True, timed=False, tombstones_ms=None)
 TOPIC = "shop.public.t"
 PART = Partition(TOPIC, 0)
 FIELDS = [{"field": "id", "type": "int32"}, {"field": "v", "type": "string", "optional": True}]
@@ -65,14 +67,15 @@ def behind(offset: int, key_bytes: bytes, content: bytes) -> Record:
 
 
 class Topic:
-    """Records behind the letters. ``grows`` is appended at the second look."""
+    """Records behind the letters, in place of a reader of their topic. ``grows`` is appended at the second look."""
 
     def __init__(self, *records: Record, end: int = 0, grows: Sequence[Record] = ()) -> None:
         self.records = list(records)
         self.grows = list(grows)
         self.end = end
+        self.low = 0
         self.looks = self.at = 0
-        self.ended = True
+        self.left: list[int] = []
 
     def __enter__(self) -> Topic:
         return self
@@ -82,12 +85,20 @@ class Topic:
     def partitions(self) -> list[int]:
         return [0]
 
-    def follow(self, number: int, offset: int) -> None:
-        del number
-        self.at = offset
+    def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        return dict.fromkeys(partitions, (self.low, self.end))
 
-    def more(self, timeout: float) -> list[Record]:
-        del timeout
+    def go(self, begins: Mapping[int, int]) -> None:
+        self.at = begins[0]
+
+    def expect(self, ends: Mapping[int, int]) -> None: ...
+
+    @property
+    def positions(self) -> dict[int, int]:
+        return {0: self.end}
+
+    def fetch(self, most: int, timeout: float) -> list[Record]:
+        del most, timeout
         self.looks += 1
         if self.looks == 2:
             self.records += self.grows
@@ -138,6 +149,7 @@ class World:
         self.spec: ConnectorSpec = next(spec for spec in config.connectors if spec.name == "cache")
         self.config, self.store, self.topic = config, store, topic
         monkeypatch.setattr(replaying, "TopicReader", lambda *_: topic)
+        monkeypatch.setattr(replaying, "retention", lambda *_: KEPT)
         monkeypatch.setattr(replaying, "PATIENCE_S", 0.0)
         monkeypatch.setattr(type(self.spec.connector), "store", lambda *_: store)
         self.asked: dict[str, Reread] = {}
