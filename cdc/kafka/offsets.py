@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-
 from cdc.errors import FatalError, RetriableError
-from cdc.kafka.clients import Refusal, made
-from cdc.kafka.settings import client_settings, translate
+from cdc.kafka.reader import TopicReader
 
 __all__ = ["encode_offset", "read_offsets"]
 
 _SLICE_S: Final = 0.5
+_BATCH: Final = 1000
 
 
 def encode_offset(partition: str, value: Any) -> tuple[bytes, bytes | None]:
@@ -35,67 +33,23 @@ def read_offsets(
     Reads committed records up to where the topic ends now. An open transaction of another connector may hold that back
     for a moment: what is committed behind it is waited for, not missed.
     """
-    settings = {
-        **client_settings(worker, "consumer"),
-        "group.id": f"cdc-offsets-{connector}",
-        "enable.auto.commit": False,
-    }
-    ends = _ends({**settings, "isolation.level": "read_uncommitted"}, topic, partitions, pump)
-    refusal = Refusal()
-    reading = {
-        **settings,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-        "fetch.wait.max.ms": 50,
-    }
-    consumer = made(Consumer, reading, refusal)
+    with TopicReader(worker, topic, "offsets", committed=False) as asking:
+        ends = {}
+        for partition in range(partitions):
+            pump()
+            # The other end, asked read-committed, is before any open transaction.
+            ends[partition] = asking.bounds([partition])[partition][1]
     found: dict[str, Any] = {}
-    try:
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends])
-        while ends:
+    with TopicReader(worker, topic, "offsets") as reader:
+        reader.go(dict.fromkeys(ends))
+        reader.expect(ends)
+        while reader.left:
             if stopping():
                 raise RetriableError("asked to stop while reading the source offsets")
             pump()
-            message = consumer.poll(_SLICE_S)
-            refusal.check()
-            if message is None:
-                continue
-            error = message.error()
-            partition = message.partition() or 0
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise translate(error, f"reading the offsets topic {topic}")
-            if error is None:
+            for message in reader.fetch(_BATCH, _SLICE_S):
                 _take(found, connector, message.key(), message.value())
-            # After an aborted or control record the position runs ahead of the last message.
-            position = consumer.position([TopicPartition(topic, partition)])[0].offset
-            reached = max(position, (message.offset() or 0) + (1 if error is None else 0))
-            if reached >= ends.get(partition, 0):
-                ends.pop(partition, None)
-    except KafkaException as error:
-        raise translate(error, f"reading the offsets topic {topic}") from None
-    finally:
-        consumer.close()
     return found
-
-
-def _ends(settings: dict[str, Any], topic: str, partitions: int, pump: Callable[[], None]) -> dict[int, int]:
-    """Where each partition ends now. Asked read-uncommitted: the other end is before any open transaction."""
-    refusal = Refusal()
-    consumer = made(Consumer, settings, refusal)
-    ends: dict[int, int] = {}
-    try:
-        for partition in range(partitions):
-            pump()
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
-            if high > 0:
-                ends[partition] = high
-    except KafkaException as error:
-        refusal.check(consumer)
-        raise translate(error, f"asking for the ends of the offsets topic {topic}") from None
-    finally:
-        consumer.close()
-    return ends
 
 
 def _take(found: dict[str, Any], connector: str, key: bytes | None, value: bytes | None) -> None:
