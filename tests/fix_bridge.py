@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ class Bridge:
     config: Config
     database: Database
     redis: redis.Redis
+    text: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
     worker: Worker | None = None
 
     @property
@@ -37,6 +39,13 @@ class Bridge:
     def start(self) -> None:
         self.worker = Worker(self.config, log_level="WARNING")
         self.worker.start()
+
+    def reconfigure(self, replacements: dict[str, str]) -> None:
+        """Go on with another configuration from the next `start` on: replacements in its text."""
+        for old, new in replacements.items():
+            assert old in self.text, old
+            self.text = self.text.replace(old, new)
+        self.config = loads({"bridge.yaml": self.text}, self.environment)
 
     def stop(self) -> None:
         if self.worker is not None:
@@ -90,7 +99,7 @@ def bridged(
     }
     config = loads({"bridge.yaml": text}, environment)
     with server.client() as client:
-        bridge = Bridge(name, config, database, client)
+        bridge = Bridge(name, config, database, client, text, environment)
         try:
             bridge.start()
             report = wait_until_equal(config, 60)

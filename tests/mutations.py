@@ -74,8 +74,8 @@ MUTATIONS: Final = (
     Mutation(
         "H6",
         "cdc/kafka/offsets.py",
-        '        "isolation.level": "read_committed",\n',
-        '        "isolation.level": "read_uncommitted",\n',
+        '    with TopicReader(worker, topic, "offsets") as reader:\n',
+        '    with TopicReader(worker, topic, "offsets", committed=False) as reader:\n',
         "tests/integration/test_producer.py::test_offsets_behind_anothers_open_transaction_are_waited_for",
     ),
     Mutation(

@@ -233,6 +233,8 @@ class AvroConverter(Converter):
             ) from refusal
 
     def control_key(self, partition: int) -> bytes:
+        if self._control_id is None:  # no key was encoded yet, or the schema was not registered then
+            self._control_id = self._control()
         if self._control_id is None:
             raise FatalError(
                 "a record about a whole partition needs a key, and the schema of such keys is not registered. Register "

@@ -196,6 +196,8 @@ class RegisteredConverter(GeneralConverter):
         return self._client_or_raise().latest(subject)
 
     def control_key(self, partition: int) -> bytes:
+        if self._control_head is None:  # no key was encoded yet, or the schema was not registered then
+            self._control_head = self._control()
         if self._control_head is None:
             raise FatalError(
                 "a record about a whole partition needs a key, and the schema of such keys is not registered. Set "

@@ -4,9 +4,9 @@ A thin shell around librdkafka. Offsets of the consumer group are committed for 
 from is always said by `RecordConsumer.reposition`, and ``auto.offset.reset`` is an error. The assignor is
 cooperative: a rebalance stops only the partitions that move, and the guard in the store makes a late writer harmless.
 A static member id lets a restarted task have its partitions back at once, and fences its own remnant. A member that is
-fenced itself takes its place back, once: a coordinator that lost its latest state takes it for a stranger, and only
-another worker that runs the same connector holds on to the place. Partitions that the client stops reading without a
-word are noticed and read anew: see `RecordConsumer.mend_stalls`.
+fenced itself takes its place back, once for each time that brokers were away: a coordinator that lost its latest state
+takes it for a stranger, and only another worker that runs the same connector holds on to the place. Partitions that
+the client stops reading without a word are noticed and read anew: see `RecordConsumer.mend_stalls`.
 """
 
 from __future__ import annotations
@@ -444,6 +444,7 @@ class RecordConsumer:
             if not self.away:
                 _log.warning("Kafka does not answer", error=error.str())
             self.away = error.str()
+            self._taken_back_at = None  # what follows may be a coordinator's loss once more
             return
         translated = self._translated(error)
         if isinstance(translated, FatalError):

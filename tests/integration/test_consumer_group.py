@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,13 @@ PATIENCE_S = 30.0
 
 @pytest.fixture
 def topic(apache_kafka: ApacheKafka) -> str:
+    return written(apache_kafka)
+
+
+def written(kafka: ApacheKafka) -> str:
+    """A topic with one record."""
     name = f"group-{uuid.uuid4().hex[:8]}"
-    settings = {"bootstrap.servers": apache_kafka.bootstrap_servers}
+    settings = {"bootstrap.servers": kafka.bootstrap_servers}
     admin = AdminClient(settings)
     admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
     producer = Producer(settings)
@@ -98,6 +103,28 @@ def test_a_place_that_is_lost_is_taken_back_once(member: RecordConsumer, apache_
     assert read(member, topic) == [b"one"]
     with another(apache_kafka, topic), pytest.raises(FatalError, match="only one worker run the connector"):
         until_raised(member, topic)
+
+
+def test_a_place_that_is_lost_again_after_the_broker_was_away_is_no_second_worker(
+    launch: Callable[[ApacheKafka], ApacheKafka],
+) -> None:
+    kafka = launch(ApacheKafka())
+    topic = written(kafka)
+    member = RecordConsumer({"bootstrap.servers": kafka.bootstrap_servers}, f"connect-{topic}", "place", lambda _: None)
+    try:
+        for _ in range(2):
+            assert read(member, topic) == [b"one"]
+            with another(kafka, topic), pytest.raises(RetriableError, match="joining it again"):
+                until_raised(member, topic)
+            kafka.kill()
+            deadline = time.monotonic() + PATIENCE_S
+            while not member.away:
+                assert time.monotonic() < deadline, "nobody notices"
+                member.fetch(10, 0.1)
+            kafka.start()
+        assert read(member, topic) == [b"one"]
+    finally:
+        member.close()
 
 
 CLOSING = """

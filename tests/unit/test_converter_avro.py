@@ -202,6 +202,7 @@ def test_control_keys_are_avro_and_differ_by_partition(
     registry: FakeRegistry, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converter = _converter(registry, monkeypatch)
+    assert converter.control_key(0)  # a sweep may be the first that needs one, before any row
     shape = _shape(_column("id", 23))
     row_key = converter.key_encoder(shape, memory)(_change(shape, b"3"))
     keys = [converter.control_key(partition) for partition in (0, 3, 300)]

@@ -161,8 +161,7 @@ def test_keys_of_another_converter_are_refused(kind: type[Converter], registry: 
 
 def test_a_control_key_is_no_rows(kind: type[Converter], registry: MemoryRegistry) -> None:
     converter = configured(kind, registry, is_key=True)
-    with pytest.raises(FatalError, match="is not registered"):
-        converter.control_key(3)
+    assert converter.control_key(3)  # a sweep may be the first that needs one, before any row
     of = shape(column("partition", 23))
     row = converter.key_encoder(of, Memory())(change(of, b"3"))
     assert converter.control_key(3) not in {row, converter.control_key(4)}

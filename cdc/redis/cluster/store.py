@@ -19,7 +19,7 @@ from typing import Final
 import hiredis
 import structlog
 
-from cdc.errors import CdcError
+from cdc.errors import CdcError, FatalError
 from cdc.mirror.keys import KeySpace
 from cdc.mirror.store import Arrival, Batch, Capabilities, GuardLost, Partition, Refusal, StoredOffset, Verdict
 from cdc.mirror.tables import TableEntry, Tables
@@ -29,7 +29,7 @@ from cdc.redis.cluster.nodes import Call, Nodes
 from cdc.redis.cluster.slots import place, slot_of
 from cdc.redis.cluster.sweeps import ClusterSweep
 from cdc.redis.cluster.truncate import Truncates
-from cdc.redis.cluster.versions import foreign_source, suffix, version
+from cdc.redis.cluster.versions import VERSION_FIELD, foreign_source, suffix, version
 from cdc.redis.cluster.witnesses import Witnesses
 from cdc.redis.connection import pack
 from cdc.redis.errors import classify
@@ -98,6 +98,7 @@ class ClusterStore:
     def write(self, batch: Batch) -> None:
         with self._closing():
             nodes, witnesses = self._guarded()
+            _refuse_guarding_column(batch.entries)
             self._catalog.learn(nodes, batch.entries)
             now = time.monotonic()
             calls: list[Call] = []
@@ -283,6 +284,17 @@ class ClusterStore:
 
 
 _OUTCOMES: Final = frozenset((0, 1))
+
+
+def _refuse_guarding_column(entries: Mapping[str, TableEntry]) -> None:
+    """A column with the name of the field that guards rows would be written over it."""
+    for topic, entry in entries.items():
+        named = {*entry.columns, *(column.name for shape in entry.shapes for column in shape)}
+        if VERSION_FIELD.decode() in named:
+            raise FatalError(
+                f"the table of topic {topic} has a column {VERSION_FIELD.decode()}, and in a cluster that is the field "
+                "which guards its rows. Remedy: rename the column, or leave it out (column.exclude.list of the source)"
+            )
 
 
 def _seen(stored: StoredOffset) -> StoredOffset:
