@@ -7,14 +7,16 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from fix_bridge import bridged
 from fix_servers import Database
-from rebuild_feed import Falls, Traffic, Witness, fill, plant, rebuild, running
+from rebuild_feed import Falls, Traffic, Witness, connector, fill, plant, rebuild, running
 from sink_feed import Bench, Schemas, Sink, Table, eventually
 from test_cluster_faults import mirrored, pid_of
 
+from cdc.errors import RetriableError
 from cdc.local.kafka import ApacheKafka
 from cdc.local.redis import Redis, Valkey
 from cdc.local.redis_cluster import RedisCluster
@@ -132,6 +134,29 @@ def test_slots_move_during_a_rebuild(
         mirrored(bench, table, sink)
         found = {"missing": counts.missing, "different": counts.different, "ghosts": counts.ghosts}
         assert found == planted
+
+
+def test_a_primary_that_has_no_witness_yet_holds_a_rebuild_up(
+    apache_kafka: ApacheKafka, launch_cluster: LaunchCluster, schemas: Schemas
+) -> None:
+    """Else no record would count as applied, and missing rows be left to a sink that does not come by again."""
+    cluster = launch_cluster(RedisCluster(Redis))
+    bench = Bench(apache_kafka, cluster, schemas)
+    table = bench.table()
+    fill(table, 50)
+    with Sink(bench) as sink:
+        mirrored(bench, table, sink)
+    key = f"{bench.prefix}:users:7".encode()
+    cluster.move_slot(slot_of(key), cluster.add_primary())
+    with bench.client() as client:
+        client.delete(f"{bench.prefix}:users:8")
+    with closing(connector(bench).mender(table.topic, 1, "test")) as mender:
+        assert mender.offsets() == {}
+        with pytest.raises(RetriableError, match="Remedy, if it does not run: start it"):
+            mender.hold([key])
+    with Sink(bench) as sink:
+        rebuild(bench, table, told=lambda _: None)
+        mirrored(bench, table, sink)
 
 
 def test_a_row_that_is_made_again_has_its_records_version(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -352,22 +353,37 @@ def test_a_topic_that_is_deleted_or_made_again_gives_no_ids_anew(apache_kafka: K
         assert [pair for pair in contents(apache_kafka, topic) if b'"SCHEMA"' in pair[0]] == []
 
 
+class Stallable:
+    """A consumer that stops handing out anything, without a word, once it is ``stalled``."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.stalled = threading.Event()
+
+    def poll(self, timeout: float) -> Any:
+        if self.stalled.is_set():
+            time.sleep(timeout)  # as poll() waits
+            return None
+        return self._consumer.poll(timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
 def test_a_log_that_the_client_stops_reading_is_read_anew(any_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause that nobody knows of stands for librdkafka's losing of a partition."""
-    made: list[Consumer] = []
+    made: list[Stallable] = []
     reading = KafkaLog._reading
 
-    def kept(log: KafkaLog, position: int) -> Consumer:
-        made.append(reading(log, position))
+    def kept(log: KafkaLog, position: int) -> Any:
+        made.append(Stallable(reading(log, position)))
         return made[-1]
 
     monkeypatch.setattr(KafkaLog, "_reading", kept)
     monkeypatch.setattr(KafkaLog, "patience", 2.0)
-    topic = new_topic()
-    with running_store(any_kafka.bootstrap_servers, topic) as store:
+    with running_store(any_kafka.bootstrap_servers, new_topic()) as store:
         first = register(store, "a-value", record("a", "x"))
         before = len(made)
-        made[-1].pause([TopicPartition(topic, 0)])
+        made[-1].stalled.set()
         second = register(store, "b-value", record("b", "x"))
         assert second.id != first.id
         assert everything(store).keys() == {"a-value", "b-value"}

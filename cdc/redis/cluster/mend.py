@@ -77,9 +77,12 @@ class ClusterMender:
 
     def offsets(self) -> Mapping[int, StoredOffset]:
         with self._closing():
-            found = Witnesses(self._nodes, self._connector, self._partitions).offsets()
-        self._topic_ids = {partition.number: stored.topic_id for partition, stored in found.items()}
-        return {partition.number: stored for partition, stored in found.items()}
+            return self._offsets(Witnesses(self._nodes, self._connector, self._partitions))
+
+    def _offsets(self, witnesses: Witnesses) -> Mapping[int, StoredOffset]:
+        found = {partition.number: stored for partition, stored in witnesses.offsets().items()}
+        self._topic_ids = {number: stored.topic_id for number, stored in found.items()}
+        return found
 
     def hold(self, keys: Sequence[bytes]) -> Holding:
         calls: list[Call] = []
@@ -103,7 +106,14 @@ class ClusterMender:
                 rows[key] = fields if row else None
             if isinstance(entry, hiredis.ReplyError):
                 raise self._nodes.failed(entry, slot_of(TABLES), "reading what is known of the tables")
-            offsets = self.offsets()
+            witnesses = Witnesses(self._nodes, self._connector, self._partitions)
+            if witnesses.unfollowed():
+                # Nothing would count as applied, and rows that are missing would be left to a sink that goes on.
+                raise RetriableError(
+                    "a primary has got its first slots, and the sink has yet to write there how far it is, which it "
+                    "does within a second. Remedy, if it does not run: start it"
+                )
+            offsets = self._offsets(witnesses)
             self._refuse_others(self._look())
         following = {partition.number: 0 for partition in self._partitions}
         following.update((number, stored.next) for number, stored in offsets.items())

@@ -80,6 +80,15 @@ class Witnesses:
         }
         return {partition: stored for partition, stored in found.items() if stored is not None}
 
+    def unfollowed(self) -> list[bytes]:
+        """Tags of primaries with slots of their own alone, on which a running sink has yet to write what it knows.
+
+        All other witnesses have offsets. A sink that begins now reads all again.
+        """
+        shared = [tag_within(*bounds) for bounds in WITNESS_RANGES]
+        known = [field for field in self._fields.values() if all(self._held[tag][field] is not None for tag in shared)]
+        return [tag for tag, values in self._held.items() if any(values[field] is None for field in known)]
+
     def reach(self, offsets: Mapping[Partition, StoredOffset]) -> None:
         """All rows below these offsets are acknowledged: the next `calls` write them."""
         self._due.update((partition, stored.encode()) for partition, stored in offsets.items())
